@@ -1,0 +1,53 @@
+# make demo · make test · make check · make docs · make bench
+# Each target sets up what it needs in .venv; nothing else has to be typed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/py311.txt
+INSTALL := $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS)
+DEMO_DIR ?= demo
+
+.PHONY: help demo test test-all check docs bench clean
+
+help:
+	@sed -n '1,2p' Makefile
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+# One stamp a dependency group; a changed pyproject.toml or constraint installs anew.
+$(VENV)/.base: $(VENV)/.python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.%: $(VENV)/.base
+	$(INSTALL) --group $*
+	@touch $@
+
+demo: $(VENV)/.base
+	$(BIN)/neuromm demo $(DEMO_DIR)
+
+test: $(VENV)/.base $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.base $(VENV)/.test
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.base $(VENV)/.test $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/codespell neuromm pipelines tests docs examples README.md
+
+docs: $(VENV)/.base $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.base $(VENV)/.test
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/gallery docs/generated

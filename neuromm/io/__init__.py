@@ -1,0 +1,1 @@
+"""Readers: a file or a BIDS entry becomes a `neuromm.core.Sample`."""
