@@ -189,6 +189,6 @@ def _sample_index(matrix: xr.DataArray) -> pd.MultiIndex:
     )
 
 
-def _readable(label: tuple[str, str, int]) -> str:
+def _readable(label: Any) -> str:
     subject, run, step = label
     return f"({subject or '-'}, {run}, {step * _ONSET_STEP_S:.4g} s)"

@@ -1,0 +1,1 @@
+"""The commands of neuromm: one thin module a command."""
