@@ -1,14 +1,17 @@
 """Files that appear whole or not at all.
 
 A file is written beside its place under a temporary name, flushed to the disk and
-renamed; a killed process leaves only ``*.tmp-*`` files, which `remove_leftovers`
-clears at the next start.
+renamed. The temporary name says which process on which machine writes it, so that
+`remove_leftovers` can tell the files of a killed process from those of one at work.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +27,9 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+_WRITER = re.compile(r"\.tmp-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
+_A_DAY_S = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -51,7 +57,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     stem, dot, suffixes = path.name.partition(".")
-    temporary = path.with_name(f"{stem}.tmp-{uuid.uuid4().hex[:12]}{dot}{suffixes}")
+    writer = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f"{stem}.tmp-{writer}{dot}{suffixes}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -75,14 +82,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
-    """Delete the temporary files that a killed process left below ``folder``.
+    """Delete the temporary files that killed processes left below ``folder``.
+
+    A file whose writer still runs on this machine is kept; so is one written by another
+    machine, whose processes cannot be seen, until it is a day old.
 
     Returns
     -------
     removed : list of Path
         The files that were deleted.
     """
-    leftovers = [path for path in Path(folder).rglob("*.tmp-*") if path.is_file()]
+    leftovers = [
+        path
+        for path in Path(folder).rglob("*.tmp-*")
+        if path.is_file() and _is_abandoned(path)
+    ]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return leftovers
@@ -124,3 +138,22 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_abandoned(path: Path) -> bool:
+    match = _WRITER.search(path.name)
+    if match is None:
+        return False
+    if match["machine"] != _machine():
+        return time.time() - path.stat().st_mtime > _A_DAY_S
+    try:
+        os.kill(int(match["process"]), 0)  # asks whether it lives, sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,6 +1,8 @@
 """Files appear whole or not at all."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -52,13 +54,22 @@ def test_a_missing_input_inside_the_block_is_not_blamed_on_the_output(tmp_path):
     assert not isinstance(caught.value, OutputError)
 
 
-def test_leftovers_of_a_killed_process_are_removed_and_finished_files_kept(tmp_path):
-    kept = write_text(tmp_path / "sub-01" / "a.tsv", "x")
-    left = tmp_path / "sub-01" / "a.tmp-0123456789ab.tsv"
-    left.write_text("half")
-    assert remove_leftovers(tmp_path) == [left]
-    assert kept.exists()
-    assert not left.exists()
+def test_leftovers_of_a_killed_writer_are_removed_and_those_of_a_live_one_kept(
+    tmp_path,
+):
+    script = (
+        "import os, sys; from neuromm.core.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as t: t.write_text('half'); os._exit(9)"
+    )
+    finished = write_text(tmp_path / "sub-01" / "a.tsv", "x")
+    killed = tmp_path / "sub-01" / "b.tsv"
+    subprocess.run([sys.executable, "-c", script, killed], check=False)
+    (leftover,) = tmp_path.rglob("b.tmp-*")
+    with atomic_path(tmp_path / "c.tsv") as at_work:
+        at_work.write_text("half")
+        assert remove_leftovers(tmp_path) == [leftover]
+    assert sorted(p.name for p in tmp_path.rglob("*.tsv")) == ["a.tsv", "c.tsv"]
+    assert finished.read_text() == "x"
 
 
 def test_json_round_trips_and_refuses_nan(tmp_path):
