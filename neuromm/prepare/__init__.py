@@ -1,1 +1,75 @@
-"""neuromm.prepare."""
+"""Samples become aligned rows: responses, designs, and the spaces they lie in."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Light, and read at once: the function shares its name with its module, which would
+# otherwise take its place here as soon as anybody imports the module.
+from neuromm.prepare.delay import delay, valid_rows
+
+if TYPE_CHECKING:
+    from neuromm.prepare.bold import bold_responses
+    from neuromm.prepare.contact_space import ContactSpace
+    from neuromm.prepare.epochs import epoch_responses, event_epochs, time_bins
+    from neuromm.prepare.filters import band_pass, high_gamma, notch
+    from neuromm.prepare.hemodynamics import (
+        convolve_events,
+        convolve_samples,
+        frame_times,
+        volume_means,
+    )
+    from neuromm.prepare.reference import rereference
+    from neuromm.prepare.sensor_space import SensorSpace
+    from neuromm.prepare.surface_space import SurfaceSpace
+    from neuromm.prepare.voxel_space import VoxelSpace
+
+__all__ = [
+    "ContactSpace",
+    "SensorSpace",
+    "SurfaceSpace",
+    "VoxelSpace",
+    "band_pass",
+    "bold_responses",
+    "convolve_events",
+    "convolve_samples",
+    "delay",
+    "epoch_responses",
+    "event_epochs",
+    "frame_times",
+    "high_gamma",
+    "notch",
+    "rereference",
+    "time_bins",
+    "valid_rows",
+    "volume_means",
+]
+
+_MODULES = {
+    "ContactSpace": "contact_space",
+    "SensorSpace": "sensor_space",
+    "SurfaceSpace": "surface_space",
+    "VoxelSpace": "voxel_space",
+    "band_pass": "filters",
+    "bold_responses": "bold",
+    "convolve_events": "hemodynamics",
+    "convolve_samples": "hemodynamics",
+    "epoch_responses": "epochs",
+    "event_epochs": "epochs",
+    "frame_times": "hemodynamics",
+    "high_gamma": "filters",
+    "notch": "filters",
+    "rereference": "reference",
+    "time_bins": "epochs",
+    "volume_means": "hemodynamics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
