@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuromm.core import InputMissingError, Sample, UsageError
-from neuromm.io.file_names import file_suffix
+from neuromm.core import Sample, UsageError
+from neuromm.io.content import require_content
 
 __all__ = ["Reader", "load", "readers"]
 
@@ -96,9 +96,7 @@ def load(path: str | Path, modality: str | None = None) -> Sample:
     DataError
         If the file is damaged.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputMissingError(f"{path}: there is no such file")
+    path = require_content(path)
     return _reader_of(path, modality).load(path)
 
 
@@ -141,7 +139,7 @@ def _reader_of(path: Path, modality: str | None) -> Reader:
 
 def _narrowed(candidates: Mapping[str, Reader], path: Path) -> dict[str, Reader]:
     """Keep those whose BIDS suffix fits, else those whose BIDS folder does."""
-    suffix = file_suffix(path)
+    suffix = path.name.partition(".")[0].rpartition("_")[2]
     folder = path.resolve().parent.name
     by_suffix = {n: r for n, r in candidates.items() if suffix in (r.suffixes or (n,))}
     by_folder = {n: r for n, r in candidates.items() if r.datatype == folder}
