@@ -1,1 +1,52 @@
-"""neuromm.report."""
+"""What was found, as others can use it: BIDS derivatives, figures, HTML.
+
+Everything is loaded on first use, so that the command line starts without matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuromm.report.dataset import bids_uri, prepare_output
+    from neuromm.report.derivatives import write_unit
+    from neuromm.report.group import write_group_maps
+    from neuromm.report.html import write_group_report, write_subject_report
+    from neuromm.report.methods import methods_text
+    from neuromm.report.naming import bids_name, contrast_label
+    from neuromm.report.units import read_units
+
+__all__ = [
+    "bids_name",
+    "bids_uri",
+    "contrast_label",
+    "methods_text",
+    "prepare_output",
+    "read_units",
+    "write_group_maps",
+    "write_group_report",
+    "write_subject_report",
+    "write_unit",
+]
+
+_HOME = {
+    "bids_name": "naming",
+    "bids_uri": "dataset",
+    "contrast_label": "naming",
+    "methods_text": "methods",
+    "prepare_output": "dataset",
+    "read_units": "units",
+    "write_group_maps": "group",
+    "write_group_report": "html",
+    "write_subject_report": "html",
+    "write_unit": "derivatives",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,453 @@
+"""Derivatives of one unit: the score table, maps in native space, their sidecars.
+
+A unit is what one model is fitted to: a subject, session, task and space of one data
+type, over its runs. Naming after nilearn's `save_glm_to_bids` and FitLins, so that
+image-based meta-analysis (NiMARE) finds the maps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuromm.core import (
+    EncodingResult,
+    OutputError,
+    Provenance,
+    TargetSpace,
+    UsageError,
+)
+from neuromm.core.files import atomic_path, write_json
+from neuromm.report.dataset import bids_uri, linked_datasets, prepare_output
+from neuromm.report.naming import bids_name, contrast_label, parse_name
+from neuromm.report.summary import alpha_edges, unit_summary
+
+__all__ = [
+    "DESCRIPTION",
+    "STATISTICS",
+    "bids_name",
+    "bids_uri",
+    "contrast_label",
+    "parse_name",
+    "prepare_output",
+    "write_unit",
+]
+
+DESCRIPTION = "encoding"
+
+# Column of the score table to (label of ``stat-``, description).
+STATISTICS = {
+    "r": ("r", "Pearson's correlation of held-out prediction and response"),
+    "r2": ("rsquared", "Coefficient of determination of the held-out prediction"),
+    "alpha": ("alpha", "Ridge penalty, median over folds"),
+    "p": ("p", "Permutation p-value, (1 + exceedances) / (1 + permutations)"),
+    "q": ("q", "False discovery rate over the targets of this feature space"),
+    "ceiling": ("noiseceiling", "Highest correlation that repeats allow"),
+}
+
+_COLUMNS = {
+    "target": {"Description": "Name of the voxel, vertex, sensor or contact"},
+    "x": {"Description": "Position, see CoordinateFrame", "Units": "mm"},
+    "y": {"Description": "Position, see CoordinateFrame", "Units": "mm"},
+    "z": {"Description": "Position, see CoordinateFrame", "Units": "mm"},
+    "hemi": {
+        "Description": "Hemisphere",
+        "Levels": {"L": "left", "R": "right"},
+    },
+    "time": {"Description": "Centre of the window, from the event", "Units": "s"},
+    "region": {"Description": "Label of the atlas at the position"},
+    "space": {"Description": "Feature space; joint: all of them together"},
+    **{
+        column: {"Description": description}
+        for column, (_, description) in STATISTICS.items()
+    },
+}
+_LEADING = ("target", "x", "y", "z", "hemi", "time")
+_TRAILING = ("region", "space", "r", "r2", "alpha", "p", "q")
+
+# Images that templateflow publishes; other frames are named as they are.
+_TEMPLATE = "https://templateflow.s3.amazonaws.com/tpl-{0}_res-01_T1w.nii.gz"
+_TEMPLATES = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
+
+
+def write_unit(
+    root: str | Path,
+    entities: Mapping[str, str | None],
+    datatype: str,
+    results: Mapping[str, EncodingResult],
+    *,
+    regions: Sequence[str] | None = None,
+    design: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+    provenance: Provenance | Mapping[str, Any] | None = None,
+    sources: Sequence[str | Path] = (),
+    spatial_reference: str | None = None,
+) -> list[Path]:
+    """Write tables, maps and sidecars of a unit; the same input gives the same bytes.
+
+    Parameters
+    ----------
+    root : path-like
+        Output folder, see `prepare_output`.
+    entities : mapping of str to str
+        Entities of the unit by long names; ``subject`` is needed. ``description`` and
+        ``hemisphere`` of the input are left out.
+    datatype : {"func", "eeg", "meg", "ieeg"}
+    results : mapping of str to EncodingResult
+        One a feature space, all on the same targets.
+    regions : sequence of str of length n_targets, optional
+        Atlas label of each target; ``""`` where there is none.
+    design : mapping, optional
+        How it was computed; keys in `docs/outputs.md`.
+    warnings : sequence of str
+        Shown in the report.
+    provenance : Provenance or mapping, optional
+        Wall time and memory are left out: they differ from run to run.
+    sources : sequence of path-like or str
+        What was read. A path in a dataset of ``DatasetLinks`` becomes its BIDS URI; of
+        another path only the file name is told.
+    spatial_reference : str, optional
+        Image or keyword of the space; the coordinate frame if not given.
+
+    Returns
+    -------
+    paths : list of Path
+        Every file that was written.
+
+    Raises
+    ------
+    neuromm.core.UsageError
+        If there is no result, no subject, or regions of another length.
+    neuromm.core.OutputError
+        If a file cannot be written.
+    """
+    unit = _unit_entities(entities)
+    if not results:
+        raise UsageError("write_unit needs at least one encoding result")
+    _check_contrasts(results)
+    folder = Path(root, f"sub-{unit['subject']}")
+    if unit.get("session"):
+        folder = folder / f"ses-{unit['session']}"
+    folder = folder / datatype
+    space = next(iter(results.values())).targets
+    frame = space.coordinate_frame if space is not None else None
+    common = {
+        "Sources": _uris(sources, root),
+        "SpatialReference": spatial_reference or _reference(frame),
+        "CoordinateFrame": frame or "n/a",
+    }
+    table = _table(results, regions)
+    settings = _plain(dict(design or {}))
+    paths = _write_table(folder, unit, table)
+    sidecar = {
+        "Description": "Encoding scores: a row a target and feature space",
+        **common,
+        **{name: _column(name) for name in table},
+        "Encoding": {"datatype": datatype, **settings},
+        "Summary": _summary(table, results, settings),
+        "Warnings": list(warnings),
+        "Provenance": _provenance(provenance),
+    }
+    paths.append(write_json(folder / _stem(unit, ".json"), sidecar))
+    paths += _write_maps(folder, unit, results, common)
+    return paths
+
+
+def _unit_entities(entities: Mapping[str, str | None]) -> dict[str, str]:
+    dropped = {"description", "desc", "hemisphere", "hemi", "suffix", "extension"}
+    unit = {k: str(v) for k, v in entities.items() if v and k not in dropped}
+    if "subject" not in unit:
+        raise UsageError(f"entities of a unit need a subject, got {dict(entities)}")
+    return unit
+
+
+def _check_contrasts(results: Mapping[str, EncodingResult]) -> None:
+    labels: dict[str, str] = {}
+    for name in results:
+        label = contrast_label(name)
+        if label in labels:
+            raise UsageError(
+                f"feature spaces '{labels[label]}' and '{name}' would both be written "
+                f"as contrast-{label}: rename one"
+            )
+        labels[label] = name
+
+
+def _stem(unit: Mapping[str, str], extension: str) -> str:
+    return bids_name({**unit, "description": DESCRIPTION}, "scores", extension)
+
+
+def _table(
+    results: Mapping[str, EncodingResult], regions: Sequence[str] | None
+) -> pd.DataFrame:
+    frames = []
+    for name, result in results.items():
+        frame = result.to_frame().assign(space=name)
+        if regions is not None and len(regions) != len(frame):
+            raise UsageError(
+                f"regions must have one label per target, got {len(regions)} labels "
+                f"for {len(frame)} targets"
+            )
+        frame["region"] = np.nan if regions is None else _named(regions)
+        frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    for name in ("x", "y", "z", "p", "q"):
+        if name not in table:
+            table[name] = np.nan
+    leading = [name for name in _LEADING if name in table]
+    ends = {*leading, *_TRAILING, "ceiling"}
+    further = [name for name in table if name not in ends]
+    last = ["ceiling"] if "ceiling" in table else []
+    return table[[*leading, *further, *_TRAILING, *last]]
+
+
+def _named(regions: Sequence[str]) -> pd.Categorical:
+    labels = pd.Series(list(regions), dtype=object)
+    return pd.Categorical(labels.mask(labels.isna() | (labels == "")))
+
+
+def _write_table(
+    folder: Path, unit: Mapping[str, str], table: pd.DataFrame
+) -> list[Path]:
+    path = folder / _stem(unit, ".tsv")
+    with atomic_path(path) as temporary:
+        table.to_csv(
+            temporary,
+            sep="\t",
+            index=False,
+            na_rep="n/a",
+            float_format="%.6g",
+            lineterminator="\n",
+            encoding="utf-8",
+        )
+    return [path]
+
+
+def _summary(
+    table: pd.DataFrame,
+    results: Mapping[str, EncodingResult],
+    design: Mapping[str, Any],
+) -> dict[str, Any]:
+    summary = unit_summary(table)
+    for name, result in results.items():
+        grid = result.attrs.get("alphas")
+        grid = design.get("alphas") if grid is None else grid
+        edges = alpha_edges(result.scores["alpha"].to_numpy().ravel(), grid)
+        summary[name]["alpha_at_edge"] = edges
+    return _plain(summary)
+
+
+def _write_maps(
+    folder: Path,
+    unit: Mapping[str, str],
+    results: Mapping[str, EncodingResult],
+    common: Mapping[str, Any],
+) -> list[Path]:
+    paths: list[Path] = []
+    scored = np.zeros(0, dtype=bool)
+    for name, result in results.items():
+        if result.targets is None:
+            return paths
+        labels = {**unit, "contrast": contrast_label(name)}
+        finite = np.isfinite(result.scores["r"].to_numpy())
+        scored = finite if not scored.size else scored | finite
+        for column, values in _statistics(result):
+            stat, description = STATISTICS[column]
+            native = result.targets.to_native(values)
+            written = _write_native(
+                folder, {**labels, "stat": stat}, "statmap", native, np.float32
+            )
+            if written is None:  # sensors and contacts: the table is the map
+                return paths
+            sidecar = {
+                "Description": f"{description}; feature space: {name}",
+                **common,
+                "FeatureSpace": name,
+                "Statistic": column,
+            }
+            paths += _with_sidecars(written, sidecar)
+    return paths + _write_mask(
+        folder, unit, next(iter(results.values())), scored, common
+    )
+
+
+def _write_mask(
+    folder: Path,
+    unit: Mapping[str, str],
+    result: EncodingResult,
+    scored: np.ndarray,
+    common: Mapping[str, Any],
+) -> list[Path]:
+    space = result.targets
+    if space is None:
+        return []
+    labels = {**unit, "description": DESCRIPTION}
+    native = space.to_native(scored.astype(np.float64))
+    written = _write_native(folder, labels, "mask", native, np.uint8)
+    sidecar = {
+        "Description": "Targets that could be scored, in at least one feature space",
+        **common,
+        "Type": "ROI",
+    }
+    return _with_sidecars(written or [], sidecar)
+
+
+def _statistics(result: EncodingResult) -> Iterator[tuple[str, np.ndarray]]:
+    for column in STATISTICS:
+        if column not in result.scores:
+            continue
+        values = result.scores[column]
+        if "fold" in values.dims:
+            values = values.median("fold")
+        yield column, values.to_numpy().astype(np.float64)
+
+
+def _write_native(
+    folder: Path,
+    labels: Mapping[str, str],
+    suffix: str,
+    native: Any,
+    dtype: Any,
+) -> list[Path] | None:
+    if hasattr(native, "affine") and hasattr(native, "dataobj"):
+        path = folder / bids_name(labels, suffix, ".nii.gz")
+        _write_volume(path, native, dtype)
+        return [path]
+    if isinstance(native, Mapping) and all(
+        hasattr(value, "darrays") for value in native.values()
+    ):
+        extension = ".func.gii" if suffix == "statmap" else ".label.gii"
+        write = _write_surface if suffix == "statmap" else _write_labels
+        return _write_hemispheres(folder, labels, suffix, extension, native, write)
+    return None
+
+
+def _write_volume(path: Path, image: Any, dtype: Any) -> None:
+    import nibabel as nib
+
+    values = np.asarray(image.dataobj)
+    if np.issubdtype(dtype, np.integer):
+        values = np.nan_to_num(values) > 0.5
+    header = image.header.copy()
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1, 0)
+    header.set_xyzt_units("mm", "sec")
+    written = nib.Nifti1Image(values.astype(dtype), image.affine, header)
+    with atomic_path(path) as temporary:
+        # nibabel stores neither time nor name in the gzip header: equal bytes.
+        nib.save(written, temporary)
+
+
+def _write_hemispheres(
+    folder: Path,
+    labels: Mapping[str, str],
+    suffix: str,
+    extension: str,
+    native: Mapping[str, Any],
+    write: Callable[[Path, np.ndarray, str], None],
+) -> list[Path]:
+    paths = []
+    for side, image in native.items():
+        hemisphere = str(side)[0].upper()
+        name = bids_name({**labels, "hemisphere": hemisphere}, suffix, extension)
+        values = np.asarray(image.darrays[0].data)
+        write(folder / name, values, hemisphere)
+        paths.append(folder / name)
+    return paths
+
+
+def _write_surface(path: Path, values: np.ndarray, hemisphere: str) -> None:
+    import nibabel as nib
+
+    array = nib.gifti.GiftiDataArray(
+        values.astype(np.float32),
+        intent="NIFTI_INTENT_SHAPE",
+        datatype="NIFTI_TYPE_FLOAT32",
+    )
+    _save_gifti(path, [array], None, hemisphere)
+
+
+def _write_labels(path: Path, values: np.ndarray, hemisphere: str) -> None:
+    import nibabel as nib
+
+    array = nib.gifti.GiftiDataArray(
+        (np.nan_to_num(values) > 0.5).astype(np.int32),
+        intent="NIFTI_INTENT_LABEL",
+        datatype="NIFTI_TYPE_INT32",
+    )
+    table = nib.gifti.GiftiLabelTable()
+    for key, name, alpha in ((0, "not scored", 0.0), (1, "scored", 1.0)):
+        label = nib.gifti.GiftiLabel(key, 0.2, 0.5, 0.7, alpha)
+        label.label = name
+        table.labels.append(label)
+    _save_gifti(path, [array], table, hemisphere)
+
+
+def _save_gifti(
+    path: Path, arrays: list[Any], labeltable: Any, hemisphere: str
+) -> None:
+    import nibabel as nib
+
+    cortex = {"L": "CortexLeft", "R": "CortexRight"}.get(hemisphere)
+    if cortex is None:
+        raise OutputError(f"{path}: a hemisphere must be L or R, got '{hemisphere}'")
+    meta = nib.gifti.GiftiMetaData({"AnatomicalStructurePrimary": cortex})
+    image = nib.gifti.GiftiImage(darrays=arrays, labeltable=labeltable, meta=meta)
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _with_sidecars(paths: Sequence[Path], sidecar: Mapping[str, Any]) -> list[Path]:
+    written = list(paths)
+    for path in paths:
+        stem = path.name.split(".", 1)[0]
+        written.append(write_json(path.with_name(f"{stem}.json"), sidecar))
+    return written
+
+
+def _uris(sources: Sequence[str | Path], root: str | Path) -> list[str]:
+    datasets = linked_datasets(root)
+    return [
+        source
+        if isinstance(source, str) and source.startswith("bids:")
+        else bids_uri(source, datasets)
+        for source in sources
+    ]
+
+
+def _reference(frame: str | None) -> str:
+    if frame is None:
+        return "n/a"
+    return _TEMPLATE.format(frame) if frame in _TEMPLATES else frame
+
+
+def _column(name: str) -> dict[str, Any]:
+    return dict(
+        _COLUMNS.get(name, {"Description": f"Coordinate '{name}' of the target"})
+    )
+
+
+def _provenance(provenance: Provenance | Mapping[str, Any] | None) -> Any:
+    if isinstance(provenance, Provenance):
+        return _plain(provenance.to_dict(volatile=False))
+    return _plain(dict(provenance or {}))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it: numpy scalars and arrays, paths and tuples resolved."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [_plain(item) for item in items]
+    return str(value)
