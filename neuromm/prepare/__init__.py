@@ -3,14 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Light, and read at once: the function shares its name with its module, which would
-# otherwise take its place here as soon as anybody imports the module.
+# Light, and read at once: these functions share their names with their modules, which
+# would otherwise take their place here as soon as anybody imports the module.
 from neuromm.prepare.delay import delay, valid_rows
+from neuromm.prepare.time_bins import time_bins
 
 if TYPE_CHECKING:
     from neuromm.prepare.bold import bold_responses
     from neuromm.prepare.contact_space import ContactSpace
-    from neuromm.prepare.epochs import epoch_responses, event_epochs, time_bins
+    from neuromm.prepare.epochs import epoch_responses, event_epochs
     from neuromm.prepare.filters import band_pass, high_gamma, notch
     from neuromm.prepare.hemodynamics import (
         convolve_events,
@@ -59,7 +60,6 @@ _MODULES = {
     "high_gamma": "filters",
     "notch": "filters",
     "rereference": "reference",
-    "time_bins": "epochs",
     "volume_means": "hemodynamics",
 }
 

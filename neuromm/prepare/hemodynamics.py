@@ -60,7 +60,7 @@ def frame_times(n_volumes: int, t_r: float, slice_time_ref: float = 0.5) -> Floa
         raise UsageError(f"t_r must be above 0 s, got {t_r}")
     if not 0 <= slice_time_ref <= 1:
         raise UsageError(f"slice_time_ref must lie in [0, 1], got {slice_time_ref}")
-    return (np.arange(n_volumes) + slice_time_ref) * t_r
+    return (np.arange(n_volumes, dtype=np.float64) + slice_time_ref) * t_r
 
 
 def convolve_events(

@@ -30,9 +30,7 @@ def test_inside_a_run_a_delay_equals_a_roll(delays, lengths):
     x = np.random.default_rng(0).standard_normal((len(runs), 2))
     inside = valid_rows(delays, len(runs), runs=runs)
     rolled = np.hstack([np.roll(x, d, axis=0) for d in delays])
-    np.testing.assert_array_equal(
-        delay(x, delays, runs=runs)[inside], rolled[inside]
-    )
+    np.testing.assert_array_equal(delay(x, delays, runs=runs)[inside], rolled[inside])
     np.testing.assert_array_equal(
         delay(x, delays, runs=runs, fill="drop"), rolled[inside]
     )

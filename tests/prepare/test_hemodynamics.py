@@ -33,9 +33,7 @@ def test_amplitude_modulated_events_agree_with_nilearn(hrf, t_r, slice_time_ref)
     for feature in range(4):
         peer, _ = compute_regressor((onset, duration, values[:, feature]), hrf, times)
         scale = np.abs(peer).max(axis=0)
-        np.testing.assert_allclose(
-            ours[:, feature::4] / scale, peer / scale, atol=1e-9
-        )
+        np.testing.assert_allclose(ours[:, feature::4] / scale, peer / scale, atol=1e-9)
 
 
 def test_more_events_than_one_block_are_all_counted():
