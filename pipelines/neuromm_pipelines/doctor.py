@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print every finding; return 0, or 70 if something is broken."""
     parser = argparse.ArgumentParser(
         prog="neuromm doctor",
-        description=f"Say what is installed, and how to mend what is not. {RESEARCH_USE}",
+        description=f"What is installed, and how to mend what is not. {RESEARCH_USE}",
     )
     parser.parse_args(argv)
     findings = examine()

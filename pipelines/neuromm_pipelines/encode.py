@@ -74,6 +74,7 @@ class EncodeConfig:
     boilerplate_only: bool = False
     stop_on_first_crash: bool = False
     skip_bids_validation: bool = False
+    debug: bool = False
     command_line: str = ""
 
 
@@ -289,6 +290,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         boilerplate_only=args.boilerplate_only or args.md_only_boilerplate,
         stop_on_first_crash=args.stop_on_first_crash,
         skip_bids_validation=args.skip_bids_validation,
+        debug=args.debug,
         command_line="neuromm encode " + " ".join(argv),
     )
 

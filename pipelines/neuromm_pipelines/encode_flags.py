@@ -231,6 +231,19 @@ def add_running(group: Group) -> None:
         help="stop when a unit fails; the others go on if not given",
     )  # fmt: skip
     add_flag(
+        group, "-w", "--work-dir", type=Path,
+        help="accepted; state is kept in OUTPUT_DIR/.neuromm, and no scratch is needed",
+    )  # fmt: skip
+    add_flag(
+        group, "--clean-workdir", switch=True,
+        help="accepted; there is no scratch folder to clean",
+    )  # fmt: skip
+    add_flag(
+        group, "--resource-monitor", switch=True,
+        help="accepted; time and memory are always written to OUTPUT_DIR/logs",
+    )  # fmt: skip
+    add_flag(group, "--debug", switch=True, help="show the traceback of a failed unit")
+    add_flag(
         group, "--notrack", switch=True, help="accepted; neuromm never sends anything"
     )
     group.add_argument(

@@ -165,6 +165,8 @@ def encode_unit_by_name(config: "EncodeConfig", name: str) -> Outcome:
             status = _encode(config, unit)
         code, message = 0, ""
     except NeurommError as error:
+        if config.debug:
+            logger.exception("%s", name)
         status, code, message = "failed", error.exit_code, f"{name}: {error}"
     except MemoryError:
         status, code = "failed", ResourceLimitError.exit_code
