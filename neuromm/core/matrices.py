@@ -135,18 +135,26 @@ def pair_samples(
     Raises
     ------
     DataError
-        If a sample of the responses has no features, or a label occurs twice in the
-        features.
+        If a sample of the responses has no features, or features and responses hold
+        different numbers of samples with one label.
+
+    Notes
+    -----
+    Events that begin together share a label; they are paired in the order in which both
+    sides hold them.
     """
-    wanted = _sample_index(responses)
-    present = _sample_index(features)
-    if present.has_duplicates:
-        twice = present[present.duplicated()][0]
+    wanted, present = _sample_labels(responses), _sample_labels(features)
+    in_responses, in_features = wanted.value_counts(), present.value_counts()
+    shared = in_responses.index.intersection(in_features.index)
+    unequal = shared[in_responses[shared].to_numpy() != in_features[shared].to_numpy()]
+    if len(unequal):
+        label = unequal[0]
         raise DataError(
-            "features have two rows for the same sample "
-            f"(subject, run, onset) = {_readable(twice)}"
+            f"features have {in_features[label]} rows and responses "
+            f"{in_responses[label]} for the same sample (subject, run, onset) = "
+            f"{_readable(label)}: which belongs to which cannot be told"
         )
-    rows = present.get_indexer(wanted)
+    rows = _numbered(present).get_indexer(_numbered(wanted))
     if (rows < 0).any():
         lacking = [_readable(label) for label in wanted[rows < 0][:5]]
         raise DataError(
@@ -182,11 +190,18 @@ def _sample_coords(
     }
 
 
-def _sample_index(matrix: xr.DataArray) -> pd.MultiIndex:
+def _sample_labels(matrix: xr.DataArray) -> pd.MultiIndex:
     steps = np.rint(matrix["onset"].to_numpy() / _ONSET_STEP_S).astype(np.int64)
     return pd.MultiIndex.from_arrays(
         [matrix["subject"].to_numpy(), matrix["run"].to_numpy(), steps]
     )
+
+
+def _numbered(labels: pd.MultiIndex) -> pd.MultiIndex:
+    """Labels with the number of each among its equals, which makes them unique."""
+    frame = labels.to_frame(index=False, name=["subject", "run", "step"])
+    frame["number"] = frame.groupby(["subject", "run", "step"]).cumcount()
+    return pd.MultiIndex.from_frame(frame)
 
 
 def _readable(label: Any) -> str:

@@ -38,8 +38,16 @@ def test_a_response_without_features_is_named():
 def test_two_rows_of_features_for_one_sample_are_refused():
     features = feature_matrix(np.zeros((2, 1)), onset=[0.0, 0.0])
     responses = response_matrix(np.zeros((1, 1)), onset=[0.0])
-    with pytest.raises(DataError, match="two rows for the same sample"):
+    with pytest.raises(DataError, match="2 rows and responses 1 for the same sample"):
         pair_samples(features, responses)
+
+
+def test_events_that_begin_together_pair_in_their_order():
+    onset = np.array([1.0, 1.0, 3.0])
+    features = feature_matrix([[3.0], [1.0], [2.0]], onset=np.roll(onset, 1))
+    responses = response_matrix(np.zeros((3, 1)), onset=onset)
+    paired, _ = pair_samples(features, responses)
+    np.testing.assert_array_equal(paired.to_numpy().ravel(), [1.0, 2.0, 3.0])
 
 
 def test_target_coordinates_travel_with_the_columns():
