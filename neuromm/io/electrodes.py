@@ -33,7 +33,7 @@ _TO_MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0}
 
 # No contact lies farther from the usual origins (commissure, centre of the magnet, of
 # the head) than this, and no set of contacts closer to it than the lower limit.
-_FARTHEST_MM, _NEAREST_MM = 300.0, 1.0
+_FARTHEST_MM, _NEAREST_MM = 250.0, 2.0
 
 # BIDS 1.11: template spaces, and the frames of EEG, MEG and iEEG.
 _FRAMES = (
@@ -308,14 +308,15 @@ def _in_millimetres(
 
 
 def _warn_of_gaps(positions: NDArray[np.float64], path: Path) -> None:
-    known = np.isfinite(positions).all(axis=1)
+    known = np.asarray(np.isfinite(positions).all(axis=1))
     if not known.all() and known.any():
         _warn(
             path,
             f"{int((~known).sum())} of {len(known)} electrodes have no position; they "
             "are kept and left out of maps",
         )
-    shared = len(positions[known]) - len(np.unique(positions[known], axis=0))
+    located = np.compress(known, positions, axis=0)
+    shared = len(located) - len(np.unique(located, axis=0))
     if shared:
         _warn(path, f"{shared} electrodes have the position of another one")
 

@@ -48,7 +48,7 @@ _ELECTRIC = {"eeg", "seeg", "ecog", "dbs", "eog", "ecg", "emg"}
 _VOLTS = {
     **{"V": "V", "mV": "mV", "µV": "uV", "\u03bcV": "uV", "uV": "uV", "nV": "nV"},
     **{"v": "V", "volt": "V", "volts": "V", "uv": "uV", "microv": "uV"},
-    **{"microvolt": "uV", "microvolts": "uV", "microVolts": "uV"},
+    **{"microvolt": "uV", "microvolts": "uV", "millivolt": "mV", "millivolts": "mV"},
 }
 _OTHER_UNITS = {
     *("n/a", "%", "°c", "c", "degc", "oc", "k", "s", "ms", "us", "µs", "hz", "n", "g"),
@@ -199,8 +199,8 @@ def _fits(channel_type: str, unit: str) -> bool:
 
 
 def _volts(unit: str) -> str | None:
-    # Not folded to lower case at large: mV and MV differ by nine orders.
-    return _VOLTS.get(unit) or _VOLTS.get(unit[:1].lower() + unit[1:])
+    # Symbols are not folded to lower case: mV and MV differ by nine orders.
+    return _VOLTS.get(unit if len(unit) < 3 else unit.lower())
 
 
 def _require_file(path: Path, extensions: Sequence[str]) -> None:

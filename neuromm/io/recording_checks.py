@@ -285,13 +285,12 @@ def _named(name: str, path: Path) -> str:
 
 def _inside(name: str, path: Path, folder: Path) -> Path:
     """Where a file that a header names lies; links are the user's own."""
-    # A Windows path is one long file name elsewhere; it is read as what it means.
+    # Elsewhere a Windows path is one long file name; it is read as what it means.
     portable = name.replace("\\", "/")
-    absolute = portable.startswith("/") or re.match(r"[A-Za-z]:", portable)
+    foreign = os.name != "nt" and re.match(r"[A-Za-z]:", portable) is not None
     root = os.path.abspath(folder)
     target = os.path.normpath(os.path.join(os.path.abspath(path.parent), portable))
-    inside = os.path.commonpath([root, target]) == root
-    if not inside or (absolute and not target.startswith(root + os.sep)):
+    if foreign or os.path.commonpath([root, target]) != root:
         raise DataError(
             f"it names the file {name}, which is outside of {folder}. No file outside "
             "of the data set is read: put it beside, and write its bare name into the "
@@ -348,7 +347,7 @@ def _check_markers(markers: Path, n_samples: int, data_path: Path) -> None:
 
 def _check_fif(path: Path, folder: Path) -> None:
     """Follow the chain of tags to its end."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
             n_bytes = file.seek(0, os.SEEK_END)
