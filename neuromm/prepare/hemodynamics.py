@@ -120,12 +120,17 @@ def convolve_events(
 
 
 def convolve_samples(
-    values: ArrayLike, t_r: float, *, hrf: HRF = "spm", oversampling: int = 50
+    values: ArrayLike,
+    t_r: float,
+    *,
+    hrf: HRF = "spm",
+    slice_time_ref: float = 0.5,
+    oversampling: int = 50,
 ) -> Floats:
     """Haemodynamic response to features that were sampled once a volume.
 
     A row describes the stimulus during its volume, so it is held for one repetition
-    time. Volumes are read at the same phase at which they were sampled, the middle.
+    time from the start of the volume.
 
     Parameters
     ----------
@@ -134,6 +139,8 @@ def convolve_samples(
         Repetition time in s.
     hrf, oversampling
         As for `convolve_events`.
+    slice_time_ref : float in [0, 1]
+        Part of a volume's time at which its response is read; see `frame_times`.
 
     Returns
     -------
@@ -143,7 +150,7 @@ def convolve_samples(
     from scipy.linalg import toeplitz
 
     signal = _matrix(values)
-    lags = (np.arange(len(signal)) + 0.5) * oversampling
+    lags = (np.arange(len(signal)) + slice_time_ref) * oversampling
     parts = []
     for kernel in _kernels(hrf, t_r, oversampling):
         area = np.concatenate([[0.0], np.cumsum(kernel)])
