@@ -1,12 +1,18 @@
 """What a unit found, in a few numbers a feature space."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-__all__ = ["SIGNIFICANCE", "region_table", "unit_summary"]
+__all__ = [
+    "SIGNIFICANCE",
+    "alpha_edges",
+    "channel_peaks",
+    "region_table",
+    "unit_summary",
+]
 
 SIGNIFICANCE = 0.05  # false discovery rate below which a target counts
 _N_TOP_REGIONS = 5
@@ -71,6 +77,39 @@ def region_table(table: pd.DataFrame) -> pd.DataFrame:
     return regions[columns].reset_index(drop=True)
 
 
+def channel_peaks(table: pd.DataFrame) -> pd.DataFrame:
+    """The highest score over time of each channel in each feature space.
+
+    The peak of noise is above 0: peaks compare channels, and do not test them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The long table of a unit; without ``time`` it is handed back as it is.
+
+    Returns
+    -------
+    peaks : DataFrame
+        A row a feature space and channel: the row of its highest r, with ``target``
+        the channel, ``time`` that of the peak, and ``q`` its lowest q.
+    """
+    if "time" not in table or table["time"].nunique() < 2:
+        return table
+    named = table.assign(target=_channels(table))
+    scored = named[named["r"].notna()]
+    grouped = scored.groupby(["space", "target"], observed=True, sort=False)
+    peaks = scored.loc[grouped["r"].idxmax()]
+    lowest = grouped["q"].min().to_numpy()
+    return peaks.assign(q=lowest).reset_index(drop=True)
+
+
+def _channels(table: pd.DataFrame) -> pd.Series:
+    """Name of the channel: its own column, or the target before the "@" of its time."""
+    if "channel" in table:
+        return table["channel"].astype(str)
+    return table["target"].astype(str).str.rpartition("@")[0]
+
+
 def _space_summary(rows: pd.DataFrame) -> dict[str, Any]:
     scored = rows[rows["r"].notna()]
     tested = bool(rows["q"].notna().any())
@@ -79,12 +118,12 @@ def _space_summary(rows: pd.DataFrame) -> dict[str, Any]:
         "n_scored": len(scored),
         "median_r": _rounded(scored["r"].median()) if len(scored) else None,
         "max_r": _rounded(scored["r"].max()) if len(scored) else None,
-        "best_target": str(scored.loc[scored["r"].idxmax(), "target"])
+        "best_target": str(scored["target"].to_numpy()[scored["r"].argmax()])
         if len(scored)
         else None,
         "n_significant": int((rows["q"] < SIGNIFICANCE).sum()) if tested else None,
     }
-    regions = region_table(rows).head(_N_TOP_REGIONS)
+    regions = region_table(channel_peaks(rows)).head(_N_TOP_REGIONS)
     summary["top_regions"] = [
         {
             "region": str(row["region"]),
@@ -105,7 +144,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def alpha_edges(alpha: np.ndarray, grid: Any) -> Mapping[str, float] | None:
+def alpha_edges(alpha: NDArray[np.floating], grid: Any) -> dict[str, float] | None:
     """Share of targets whose alpha lies at each edge of the grid.
 
     Returns
@@ -113,7 +152,7 @@ def alpha_edges(alpha: np.ndarray, grid: Any) -> Mapping[str, float] | None:
     shares : mapping or None
         ``lowest`` and ``highest`` in [0, 1]; None without a grid of two or more.
     """
-    values = np.unique(np.asarray(grid, dtype=float)) if grid is not None else []
+    values = np.unique(np.asarray([] if grid is None else grid, dtype=float))
     chosen = alpha[np.isfinite(alpha)]
     if len(values) < 2 or not len(chosen):
         return None

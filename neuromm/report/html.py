@@ -1,0 +1,365 @@
+"""Reports: one self-contained HTML file a subject, and one for the group.
+
+Built from the files of the output folder alone, so that a report can be made again;
+without dates, so that it then has the same bytes. Everything shown is escaped, images
+are embedded, and a content security policy lets the browser load nothing else.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuromm.core.files import write_text
+from neuromm.report.design import design_rows
+from neuromm.report.figures.canvas import Picture, score_limits
+from neuromm.report.figures.contacts import contact_map
+from neuromm.report.figures.surfaces import N_VERTICES, surface_map
+from neuromm.report.group import (
+    GroupMap,
+    region_means,
+    write_group_maps,
+    write_region_means,
+)
+from neuromm.report.methods import methods_paragraphs, methods_references
+from neuromm.report.pictures import (
+    Gallery,
+    group_contacts,
+    masked_scores,
+    unit_pictures,
+    volume_pictures,
+)
+from neuromm.report.summary import channel_peaks, region_table
+from neuromm.report.units import Unit, read_subjects, read_units
+
+__all__ = ["write_group_report", "write_subject_report"]
+
+NOTICE = (
+    "Research use only. Not a medical device; not for diagnosis, treatment or any "
+    "decision about a patient."
+)
+_N_REGIONS = 10
+_EDGE_WARNING = 0.05  # share of targets at an edge of the alphas that is worth a word
+
+_DATATYPES = {"func": "fMRI", "eeg": "EEG", "meg": "MEG", "ieeg": "intracranial EEG"}
+
+
+def write_subject_report(output_dir: str | Path, subject: str) -> Path:
+    """Write ``sub-<subject>.html`` from the score tables and maps of a subject.
+
+    Parameters
+    ----------
+    output_dir : path-like
+        Output folder of `neuromm encode`.
+    subject : str
+        Label without ``sub-``.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    neuromm.core.InputMissingError
+        If the subject has no score table.
+    neuromm.core.DataError
+        If a table or sidecar is damaged.
+    """
+    subject = subject.removeprefix("sub-")
+    units = read_units(output_dir, subject)
+    content = {
+        "title": f"sub-{subject}: encoding report",
+        "heading": f"Encoding report of sub-{subject}",
+        "version": _version(units),
+        "overview": [row for unit in units for row in _overview_rows(unit)],
+        "warnings": [(_title(u), text) for u in units for text in _warnings(u)],
+        "units": [_unit_content(unit) for unit in units],
+        "methods": _methods(units),
+    }
+    path = Path(output_dir, f"sub-{subject}.html")
+    return write_text(path, _render("subject.html.j2", content))
+
+
+def write_group_report(output_dir: str | Path) -> Path:
+    """Write ``group.html``, mean maps in ``group/`` and the table of regions.
+
+    Parameters
+    ----------
+    output_dir : path-like
+        Output folder of `neuromm encode`.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    neuromm.core.InputMissingError
+        If no subject has a score table.
+    """
+    subjects = read_subjects(output_dir)
+    units = [unit for ones in subjects.values() for unit in ones]
+    maps = write_group_maps(output_dir, subjects)
+    regions = region_means(subjects)
+    write_region_means(output_dir, regions)
+    content = {
+        "title": "Group: encoding report",
+        "heading": f"Encoding report of {_counted(len(subjects), 'subject')}",
+        "version": _version(units),
+        "subjects": [
+            {"subject": subject, **row}
+            for subject, ones in subjects.items()
+            for unit in ones
+            for row in _overview_rows(unit)
+        ],
+        "galleries": [*_group_maps(maps), *_all_contacts(units)],
+        "regions": _region_means_rows(regions),
+        "methods": _methods(units),
+    }
+    path = Path(output_dir, "group.html")
+    return write_text(path, _render("group.html.j2", content))
+
+
+def _render(template: str, content: Mapping[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    return environment.get_template(template).render(notice=NOTICE, **content)
+
+
+def _data_uri(picture: Picture) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")
+
+
+def _unit_content(unit: Unit) -> dict[str, Any]:
+    return {
+        "id": f"unit-{unit.datatype}-{unit.name}",
+        "title": _title(unit),
+        "galleries": unit_pictures(unit),
+        "regions": _region_rows(unit),
+        "timed": unit.timed,
+        "tested": unit.tested,
+        "design": design_rows(unit.design),
+        "edges": _edge_rows(unit),
+        "files": unit.path.parent.name + "/" + unit.path.name,
+        "provenance": _provenance(unit),
+    }
+
+
+def _title(unit: Unit) -> str:
+    words = [
+        f"{key} {unit.entities[name]}"
+        for name, key in (
+            ("session", "session"),
+            ("task", "task"),
+            ("acquisition", "acquisition"),
+            ("run", "run"),
+            ("space", "in"),
+        )
+        if name in unit.entities
+    ]
+    kind = _DATATYPES.get(unit.datatype, unit.datatype)
+    return f"{kind}, {', '.join(words)}" if words else kind
+
+
+def _overview_rows(unit: Unit) -> list[dict[str, Any]]:
+    rows = []
+    for space, numbers in unit.summary.items():
+        scored = numbers.get("n_scored") or 0
+        significant = numbers.get("n_significant")
+        share = f" ({significant / scored:.0%})" if significant and scored else ""
+        rows.append(
+            {
+                "unit": _title(unit),
+                "id": f"unit-{unit.datatype}-{unit.name}",
+                "space": space,
+                "scored": f"{scored:,} of {numbers.get('n_targets', scored):,}",
+                "median": _score(numbers.get("median_r")),
+                "best": _score(numbers.get("max_r")),
+                "target": numbers.get("best_target") or "",
+                "significant": "not tested"
+                if significant is None
+                else f"{significant:,}{share}",
+            }
+        )
+    return rows
+
+
+def _warnings(unit: Unit) -> list[str]:
+    told = [str(text) for text in unit.sidecar.get("Warnings") or []]
+    silent = [
+        f"{space}: {n_missing:,} of {numbers['n_targets']:,} targets could not be "
+        "scored (constant, or with missing values)"
+        for space, numbers in unit.summary.items()
+        if (n_missing := numbers.get("n_targets", 0) - numbers.get("n_scored", 0)) > 0
+    ]
+    return [*told, *silent]
+
+
+def _region_rows(unit: Unit) -> list[dict[str, Any]]:
+    peaks = channel_peaks(unit.table)
+    regions = region_table(peaks)
+    rows = []
+    for _, best in regions.groupby("space", sort=False, observed=True):
+        for row in best.head(_N_REGIONS).to_dict("records"):
+            significant = row["n_significant"]
+            rows.append(
+                {
+                    "space": str(row["space"]),
+                    "region": str(row["region"]),
+                    "n": f"{int(row['n_targets']):,}",
+                    "mean": _score(row["mean_r"]),
+                    "best": _score(row["max_r"]),
+                    "significant": ""
+                    if pd.isna(significant)
+                    else f"{int(significant):,}",
+                }
+            )
+    return rows
+
+
+def _edge_rows(unit: Unit) -> list[dict[str, Any]]:
+    rows = []
+    for space, numbers in unit.summary.items():
+        edges = numbers.get("alpha_at_edge")
+        if edges:
+            rows.append(
+                {
+                    "space": space,
+                    "lowest": f"{edges['lowest']:.1%}",
+                    "highest": f"{edges['highest']:.1%}",
+                    "warn": max(edges.values()) > _EDGE_WARNING,
+                }
+            )
+    return rows
+
+
+def _provenance(unit: Unit) -> dict[str, Any]:
+    told: Mapping[str, Any] = unit.sidecar.get("Provenance") or {}
+    return {
+        "versions": list((told.get("versions") or {}).items()),
+        "config": design_rows(told.get("config") or {}),
+        "seed": told.get("seed"),
+        "device": told.get("device"),
+        "inputs": sorted((told.get("inputs") or {}).items()),
+        "sources": list(unit.sidecar.get("Sources") or []),
+    }
+
+
+def _methods(units: Sequence[Unit]) -> dict[str, Any]:
+    """Paragraphs by what they describe (equal ones once), and all references."""
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for unit in units:
+        paragraphs = tuple(methods_paragraphs(unit.design))
+        titles = texts.setdefault(paragraphs, [])
+        if _title(unit) not in titles:
+            titles.append(_title(unit))
+    references = {text for unit in units for text in methods_references(unit.design)}
+    return {
+        "texts": [
+            ("; ".join(titles), paragraphs) for paragraphs, titles in texts.items()
+        ],
+        "references": sorted(references),
+    }
+
+
+def _version(units: Sequence[Unit]) -> str:
+    versions = {
+        str(((u.sidecar.get("Provenance") or {}).get("versions") or {}).get("neuromm"))
+        for u in units
+    }
+    return ", ".join(sorted(versions - {"None"})) or "of unknown version"
+
+
+def _group_maps(maps: Sequence[GroupMap]) -> list[Gallery]:
+    import nibabel as nib
+
+    galleries: dict[str, Gallery] = {}
+    for one in maps:
+        gallery = galleries.setdefault(
+            one.unit, Gallery(f"Mean maps, {one.unit.replace('_', ', ')}")
+        )
+        name = f"{one.space}, mean of {_counted(one.n_subjects, 'subject')}"
+        if one.left_out and not gallery.notes:
+            gallery.notes.append(
+                "Left out, on another grid: "
+                + ", ".join(f"sub-{subject}" for subject in one.left_out)
+            )
+        if isinstance(one.mean, Path):
+            image = nib.load(one.mean)
+            limits = score_limits(np.asarray(image.dataobj))
+            gallery.pictures += volume_pictures(image, None, limits, name=name)
+            continue
+        halves = [np.asarray(nib.load(p).darrays[0].data) for p in one.mean.values()]
+        if any(len(half) != N_VERTICES for half in halves):
+            continue
+        limits = score_limits(*halves)
+        shown, note = masked_scores(np.concatenate(halves), None, limits)
+        values = {"L": shown[:N_VERTICES], "R": shown[N_VERTICES:]}
+        gallery.pictures.append(surface_map(values, limits, name=name, note=note))
+    return list(galleries.values())
+
+
+def _all_contacts(units: Sequence[Unit]) -> list[Gallery]:
+    contacts = group_contacts(units)
+    recorded = [unit for unit in units if unit.datatype == "ieeg"]
+    if not recorded:
+        return []
+    gallery = Gallery("Contacts of all subjects")
+    others = {
+        f"sub-{unit.entities['subject']}"
+        for unit in recorded
+        if group_contacts([unit]).empty
+    }
+    if others:
+        gallery.notes.append(
+            "Not drawn, since their contacts are not placed in MNI space: "
+            + ", ".join(sorted(others))
+        )
+    if contacts.empty:
+        return [gallery]
+    limits = score_limits(contacts["r"].to_numpy())
+    note = "Colour: highest r over time, which is above 0 by chance."
+    note = note if any(unit.timed for unit in recorded) else ""
+    for space, rows in contacts.groupby("space", sort=False):
+        gallery.pictures.append(contact_map(rows, limits, name=str(space), note=note))
+    return [gallery]
+
+
+def _region_means_rows(regions: pd.DataFrame) -> list[dict[str, str]]:
+    rows = []
+    keys = ["unit", "datatype", "space"]
+    for _, best in regions.groupby(keys, sort=False):
+        for row in best.head(_N_REGIONS).to_dict("records"):
+            rows.append(
+                {
+                    "unit": f"{_DATATYPES.get(row['datatype'], row['datatype'])}, "
+                    + str(row["unit"]).replace("_", ", "),
+                    "space": str(row["space"]),
+                    "region": str(row["region"]),
+                    "mean": _score(row["mean_r"]),
+                    "sem": _score(row["sem_r"]),
+                    "subjects": str(int(row["n_subjects"])),
+                    "targets": f"{int(row['n_targets']):,}",
+                }
+            )
+    return rows
+
+
+def _score(value: Any) -> str:
+    return "n/a" if value is None or pd.isna(value) else f"{float(value):.3f}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
