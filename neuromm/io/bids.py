@@ -17,7 +17,15 @@ import pandas as pd
 from neuromm.core import InputMissingError, Sample, Study, UsageError
 from neuromm.core.files import read_json
 from neuromm.io.bids_filters import read_filters
-from neuromm.io.bids_name import ANY, BidsFile, has_value, parse_name, strip_prefix
+from neuromm.io.bids_name import (
+    ANY,
+    BidsFile,
+    has_value,
+    natural_key,
+    parse_name,
+    short_name,
+    strip_prefix,
+)
 from neuromm.io.companions import companions_of, metadata_of
 from neuromm.io.content import require_content
 from neuromm.io.events import check_events_within, events_path, read_events
@@ -312,5 +320,6 @@ def _whom(participant_label: Labels, subjects: Sequence[str], root: Path) -> str
 
 def _listed(name: str, labels: Any) -> str:
     """Labels as they stand in file names: ``sub-01, sub-02``."""
-    prefix = {"subject": "sub", "session": "ses", "description": "desc"}.get(name, name)
-    return ", ".join(f"{prefix}-{label}" for label in sorted(set(labels)))
+    prefix = short_name(name)
+    ordered = sorted(set(labels), key=natural_key)
+    return ", ".join(f"{prefix}-{label}" for label in ordered)
