@@ -16,7 +16,6 @@ from neuromm.core import (
     EncodingResult,
     OutputError,
     Provenance,
-    TargetSpace,
     UsageError,
 )
 from neuromm.core.files import atomic_path, write_json
@@ -47,7 +46,7 @@ STATISTICS = {
     "ceiling": ("noiseceiling", "Highest correlation that repeats allow"),
 }
 
-_COLUMNS = {
+_COLUMNS: dict[str, dict[str, Any]] = {
     "target": {"Description": "Name of the voxel, vertex, sensor or contact"},
     "x": {"Description": "Position, see CoordinateFrame", "Units": "mm"},
     "y": {"Description": "Position, see CoordinateFrame", "Units": "mm"},
@@ -135,17 +134,17 @@ def write_unit(
     frame = space.coordinate_frame if space is not None else None
     common = {
         "Sources": _uris(sources, root),
-        "SpatialReference": spatial_reference or _reference(frame),
+        "SpatialReference": spatial_reference or _reference(frame or unit.get("space")),
         "CoordinateFrame": frame or "n/a",
     }
     table = _table(results, regions)
-    settings = _plain(dict(design or {}))
+    settings: dict[str, Any] = _plain(dict(design or {}))
     paths = _write_table(folder, unit, table)
-    sidecar = {
+    sidecar: dict[str, Any] = {
         "Description": "Encoding scores: a row a target and feature space",
         **common,
-        **{name: _column(name) for name in table},
-        "Encoding": {"datatype": datatype, **settings},
+        **{str(name): _column(str(name)) for name in table},
+        "Encoding": {"datatype": datatype, **_plain(_shared(results)), **settings},
         "Summary": _summary(table, results, settings),
         "Warnings": list(warnings),
         "Provenance": _provenance(provenance),
@@ -203,7 +202,7 @@ def _table(
     return table[[*leading, *further, *_TRAILING, *last]]
 
 
-def _named(regions: Sequence[str]) -> pd.Categorical:
+def _named(regions: Sequence[str]) -> Any:
     labels = pd.Series(list(regions), dtype=object)
     return pd.Categorical(labels.mask(labels.isna() | (labels == "")))
 
@@ -225,6 +224,20 @@ def _write_table(
     return [path]
 
 
+def _shared(results: Mapping[str, EncodingResult]) -> dict[str, Any]:
+    """What all results say of how they were computed, and the sizes they have."""
+    first, *others = results.values()
+    attrs = {
+        name: value
+        for name, value in first.attrs.items()
+        if all(_plain(o.attrs.get(name)) == _plain(value) for o in others)
+    }
+    sizes = {"n_targets": first.scores.sizes["target"]}
+    if "fold" in first.scores.sizes:
+        sizes["n_folds"] = first.scores.sizes["fold"]
+    return {**attrs, **sizes}
+
+
 def _summary(
     table: pd.DataFrame,
     results: Mapping[str, EncodingResult],
@@ -236,7 +249,7 @@ def _summary(
         grid = design.get("alphas") if grid is None else grid
         edges = alpha_edges(result.scores["alpha"].to_numpy().ravel(), grid)
         summary[name]["alpha_at_edge"] = edges
-    return _plain(summary)
+    return summary
 
 
 def _write_maps(
@@ -424,9 +437,7 @@ def _reference(frame: str | None) -> str:
 
 
 def _column(name: str) -> dict[str, Any]:
-    return dict(
-        _COLUMNS.get(name, {"Description": f"Coordinate '{name}' of the target"})
-    )
+    return _COLUMNS.get(name, {"Description": f"Coordinate '{name}' of the target"})
 
 
 def _provenance(provenance: Provenance | Mapping[str, Any] | None) -> Any:

@@ -6,26 +6,36 @@ from typing import Any
 __all__ = ["design_rows"]
 
 _WORDS = {
-    "feature_spaces": "feature spaces",
+    "datatype": "data type",
     "n_samples": "samples",
     "n_targets": "targets",
     "n_features": "features",
+    "n_volumes": "volumes a run",
+    "n_channels": "channels",
+    "n_bad_channels": "bad channels a run",
+    "n_events_left_out": "events left out",
     "n_folds": "folds",
+    "folds": "kind of folds",
     "alphas": "ridge penalties (alpha)",
     "hrf": "haemodynamic response",
-    "t_r": "repetition time (s)",
-    "tmin": "epoch start (s)",
-    "tmax": "epoch end (s)",
+    "delays_volumes": "delays (volumes)",
+    "trim_volumes": "volumes dropped (first, last)",
+    "t_r_s": "repetition time (s)",
+    "slice_time_ref": "slice time reference (part of a volume)",
+    "sfreq_hz": "sampling rate (Hz)",
+    "tmin_s": "epoch start (s)",
+    "tmax_s": "epoch end (s)",
+    "baseline_s": "baseline (s)",
     "window_ms": "window (ms)",
     "step_ms": "step (ms)",
-    "high_pass": "high-pass (Hz)",
-    "band_pass": "band-pass (Hz)",
-    "high_gamma": "high gamma (Hz)",
-    "notch": "notch (Hz)",
-    "trim": "volumes dropped (first, last)",
-    "standardize": "z-scored within runs",
+    "high_pass_hz": "high-pass (Hz)",
+    "l_freq_hz": "lowest frequency (Hz)",
+    "h_freq_hz": "highest frequency (Hz)",
+    "high_gamma_hz": "high gamma (Hz)",
+    "notch_hz": "notch (Hz)",
     "n_permutations": "permutations",
-    "datatype": "data type",
+    "block": "samples a block of the permutations",
+    "scoring": "score that chose alpha",
 }
 _MANY = 8
 
@@ -39,12 +49,15 @@ def design_rows(design: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     for key, value in design.items():
         if value is None:
             continue
+        if key == "feature_spaces" and isinstance(value, Mapping):
+            # Names of feature spaces are the user's: kept as they are.
+            for space, told in value.items():
+                rows += design_rows(told, prefix=f"{space}: ")
+            continue
         word = _WORDS.get(str(key), str(key).replace("_", " "))
         name = f"{prefix}{word}"
         if isinstance(value, Mapping):
-            # Names of feature spaces are the user's: kept as they are.
-            inner = f"{key}: " if prefix and key not in _WORDS else f"{name}: "
-            rows += design_rows(value, prefix=inner)
+            rows += design_rows(value, prefix=f"{name}: ")
         else:
             rows.append((name, _told(value)))
     return rows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from neuromm.core.files import atomic_path, write_json
 from neuromm.report.naming import bids_name, contrast_label, label_of
 from neuromm.report.summary import channel_peaks, region_table
-from neuromm.report.units import Unit, in_mni_space
+from neuromm.report.units import Unit, in_mni_space, read_subjects
 
 __all__ = ["GroupMap", "region_means", "write_group_maps", "write_region_means"]
 
@@ -57,7 +57,7 @@ class GroupMap:
 
 
 def write_group_maps(
-    output_dir: str | Path, subjects: Mapping[str, Sequence[Unit]]
+    output_dir: str | Path, subjects: Mapping[str, Sequence[Unit]] | None = None
 ) -> list[GroupMap]:
     """Write mean and standard error of r across subjects, where grids agree.
 
@@ -67,8 +67,8 @@ def write_group_maps(
     Parameters
     ----------
     output_dir : path-like
-    subjects : mapping of str to sequence of Unit
-        `neuromm.report.units.read_subjects`.
+    subjects : mapping of str to sequence of Unit, optional
+        `neuromm.report.units.read_subjects` of the folder if not given.
 
     Returns
     -------
@@ -76,6 +76,7 @@ def write_group_maps(
         Those with two or more subjects.
     """
     folder = Path(output_dir, _FOLDER)
+    subjects = read_subjects(output_dir) if subjects is None else subjects
     maps = []
     for name, members in _by_unit(subjects):
         frame = next(iter(members.values()))[0].frame
@@ -154,10 +155,14 @@ def write_region_means(output_dir: str | Path, means: pd.DataFrame) -> list[Path
 def _by_unit(
     subjects: Mapping[str, Sequence[Unit]],
 ) -> Iterator[tuple[str, dict[str, list[Unit]]]]:
-    names = sorted({_shared_name(u) for units in subjects.values() for u in units})
-    for name in names:
+    keys = {(u.datatype, _shared_name(u)) for units in subjects.values() for u in units}
+    for datatype, name in sorted(keys):
         members = {
-            subject: [unit for unit in units if _shared_name(unit) == name]
+            subject: [
+                unit
+                for unit in units
+                if (unit.datatype, _shared_name(unit)) == (datatype, name)
+            ]
             for subject, units in subjects.items()
         }
         yield name, {subject: units for subject, units in members.items() if units}

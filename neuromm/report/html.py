@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from neuromm.core.files import write_text
 from neuromm.report.design import design_rows
@@ -25,6 +26,7 @@ from neuromm.report.group import (
     write_region_means,
 )
 from neuromm.report.methods import methods_paragraphs, methods_references
+from neuromm.report.naming import parse_name, spoken
 from neuromm.report.pictures import (
     Gallery,
     group_contacts,
@@ -44,6 +46,7 @@ NOTICE = (
 _N_REGIONS = 10
 _EDGE_WARNING = 0.05  # share of targets at an edge of the alphas that is worth a word
 
+_NO_GROUP_TEST = "the mean is described, not tested"
 _DATATYPES = {"func": "fMRI", "eeg": "EEG", "meg": "MEG", "ieeg": "intracranial EEG"}
 
 
@@ -158,19 +161,9 @@ def _unit_content(unit: Unit) -> dict[str, Any]:
 
 
 def _title(unit: Unit) -> str:
-    words = [
-        f"{key} {unit.entities[name]}"
-        for name, key in (
-            ("session", "session"),
-            ("task", "task"),
-            ("acquisition", "acquisition"),
-            ("run", "run"),
-            ("space", "in"),
-        )
-        if name in unit.entities
-    ]
     kind = _DATATYPES.get(unit.datatype, unit.datatype)
-    return f"{kind}, {', '.join(words)}" if words else kind
+    words = spoken(unit.entities)
+    return f"{kind}, {words}" if words else kind
 
 
 def _overview_rows(unit: Unit) -> list[dict[str, Any]]:
@@ -198,11 +191,16 @@ def _overview_rows(unit: Unit) -> list[dict[str, Any]]:
 
 def _warnings(unit: Unit) -> list[str]:
     told = [str(text) for text in unit.sidecar.get("Warnings") or []]
+    unscored: dict[tuple[int, int], list[str]] = {}
+    for space, numbers in unit.summary.items():
+        n_targets = numbers.get("n_targets", 0)
+        n_missing = n_targets - numbers.get("n_scored", 0)
+        if n_missing:
+            unscored.setdefault((n_missing, n_targets), []).append(space)
     silent = [
-        f"{space}: {n_missing:,} of {numbers['n_targets']:,} targets could not be "
-        "scored (constant, or with missing values)"
-        for space, numbers in unit.summary.items()
-        if (n_missing := numbers.get("n_targets", 0) - numbers.get("n_scored", 0)) > 0
+        f"{n_missing:,} of {n_targets:,} targets could not be scored (constant, or "
+        f"with missing values): {', '.join(spaces)}"
+        for (n_missing, n_targets), spaces in unscored.items()
     ]
     return [*told, *silent]
 
@@ -283,32 +281,48 @@ def _version(units: Sequence[Unit]) -> str:
 
 
 def _group_maps(maps: Sequence[GroupMap]) -> list[Gallery]:
+    galleries = []
+    for unit in dict.fromkeys(one.unit for one in maps):
+        members = [one for one in maps if one.unit == unit]
+        gallery = Gallery(f"Mean maps: fMRI, {spoken(parse_name(unit))}")
+        left_out = sorted({subject for one in members for subject in one.left_out})
+        if left_out:
+            named = ", ".join(f"sub-{subject}" for subject in left_out)
+            gallery.notes.append(f"Left out, on another grid: {named}")
+        loaded = [_loaded(one) for one in members]
+        limits = score_limits(*(values for _, values in loaded))
+        for one, (image, values) in zip(members, loaded, strict=True):
+            gallery.pictures += _group_map(one, image, values, limits)
+        if gallery.pictures or gallery.notes:
+            galleries.append(gallery)
+    return galleries
+
+
+def _loaded(one: GroupMap) -> tuple[Any, NDArray[np.floating]]:
+    """Image and values of a mean map; both hemispheres in one array."""
     import nibabel as nib
 
-    galleries: dict[str, Gallery] = {}
-    for one in maps:
-        gallery = galleries.setdefault(
-            one.unit, Gallery(f"Mean maps, {one.unit.replace('_', ', ')}")
-        )
-        name = f"{one.space}, mean of {_counted(one.n_subjects, 'subject')}"
-        if one.left_out and not gallery.notes:
-            gallery.notes.append(
-                "Left out, on another grid: "
-                + ", ".join(f"sub-{subject}" for subject in one.left_out)
-            )
-        if isinstance(one.mean, Path):
-            image = nib.load(one.mean)
-            limits = score_limits(np.asarray(image.dataobj))
-            gallery.pictures += volume_pictures(image, None, limits, name=name)
-            continue
-        halves = [np.asarray(nib.load(p).darrays[0].data) for p in one.mean.values()]
-        if any(len(half) != N_VERTICES for half in halves):
-            continue
-        limits = score_limits(*halves)
-        shown, note = masked_scores(np.concatenate(halves), None, limits)
-        values = {"L": shown[:N_VERTICES], "R": shown[N_VERTICES:]}
-        gallery.pictures.append(surface_map(values, limits, name=name, note=note))
-    return list(galleries.values())
+    if isinstance(one.mean, Path):
+        image = nib.load(one.mean)
+        return image, np.asarray(image.dataobj)
+    halves = [np.asarray(nib.load(path).darrays[0].data) for path in one.mean.values()]
+    return None, np.concatenate(halves)
+
+
+def _group_map(
+    one: GroupMap,
+    image: Any,
+    values: NDArray[np.floating],
+    limits: tuple[float, float],
+) -> list[Picture]:
+    name = f"{one.space}, mean of {_counted(one.n_subjects, 'subject')}"
+    if image is not None:
+        return volume_pictures(image, None, limits, name=name, untested=_NO_GROUP_TEST)
+    if len(values) != 2 * N_VERTICES:
+        return []
+    shown, note = masked_scores(values, None, limits, _NO_GROUP_TEST)
+    sides = {"L": shown[:N_VERTICES], "R": shown[N_VERTICES:]}
+    return [surface_map(sides, limits, name=name, note=note)]
 
 
 def _all_contacts(units: Sequence[Unit]) -> list[Gallery]:
@@ -345,7 +359,7 @@ def _region_means_rows(regions: pd.DataFrame) -> list[dict[str, str]]:
             rows.append(
                 {
                     "unit": f"{_DATATYPES.get(row['datatype'], row['datatype'])}, "
-                    + str(row["unit"]).replace("_", ", "),
+                    + spoken(parse_name(str(row["unit"]))),
                     "space": str(row["space"]),
                     "region": str(row["region"]),
                     "mean": _score(row["mean_r"]),

@@ -83,12 +83,13 @@ def methods_text(design: Mapping[str, Any]) -> str:
 
 
 def methods_paragraphs(design: Mapping[str, Any]) -> list[str]:
-    """Paragraphs of `methods_text`: responses, features, model, statistics."""
+    """Paragraphs of `methods_text`: data, features, model, statistics, software."""
     paragraphs = (
         _responses(design),
         _features(design),
         _model(design),
         _statistics(design),
+        _software(design),
     )
     return [text for text in paragraphs if text]
 
@@ -106,73 +107,100 @@ def methods_references(design: Mapping[str, Any]) -> list[str]:
         keys += [hrf] if hrf else []
     elif design.get("datatype") in {"eeg", "meg", "ieeg"}:
         keys += ["mne", "mne-bids"]
-        reference = _preprocessing(design).get("reference")
-        if design["datatype"] == "ieeg" and reference in {"bipolar", "laplacian"}:
-            keys.append("li")
+        keys += ["li"] if _local_reference(design) else []
     if design.get("n_permutations"):
         keys += ["bh", "phipson"]
     return sorted(_REFERENCES[key] for key in keys)
 
 
 def _responses(design: Mapping[str, Any]) -> str:
-    steps = _preprocessing(design)
     if design.get("datatype") == "func":
         return _sentences(
-            _func_source(design),
-            _phrase(steps.get("high_pass"), "Slow drifts below {} Hz were removed"),
-            _phrase(_listed(steps.get("confounds")), "Confounds regressed out: {}"),
-            _trimmed(steps.get("trim")),
-            "Responses were z-scored within each run"
-            if steps.get("standardize")
-            else None,
+            _bold_source(design),
+            _phrase(design.get("high_pass_hz"), "Slow drifts below {} Hz were removed"),
+            _phrase(_listed(design.get("confounds")), "Confounds regressed out: {}"),
+            _trimmed(design.get("trim_volumes")),
+            _phrase(design.get("standardized"), "Responses were standardised ({})"),
         )
     return _sentences(
+        _sampling(design),
+        _referencing(design),
         _phrase(
-            steps.get("reference"),
-            "Recordings were re-referenced ({})",
-            skip=("none", None),
+            _listed(design.get("notch_hz")),
+            "Line noise was removed by notch filters at {} Hz and its harmonics",
         ),
         _phrase(
-            _listed(steps.get("notch")),
-            "Line noise was removed by notch filters at {} Hz",
+            _band(design.get("l_freq_hz"), design.get("h_freq_hz")),
+            "Signals were filtered to keep frequencies {}",
         ),
-        _phrase(_band(steps.get("band_pass")), "Signals were filtered ({})"),
         _phrase(
-            _band(steps.get("high_gamma")),
+            _band(*(design.get("high_gamma_hz") or (None, None))),
             "High-gamma amplitude ({}) was taken from the analytic signal",
         ),
         _epochs(design),
     )
 
 
-def _func_source(design: Mapping[str, Any]) -> str | None:
+def _bold_source(design: Mapping[str, Any]) -> str | None:
     pipeline, space = design.get("pipeline"), design.get("space")
-    t_r = design.get("t_r")
+    t_r = design.get("t_r_s")
+    if pipeline and "fmriprep" in str(pipeline).lower():
+        pipeline = f"{pipeline} (Esteban et al., 2019)"
+    if str(space).startswith("fsaverage"):
+        space = f"{space} (Fischl et al., 1999)"
     parts = [
         f"preprocessed by {pipeline}" if pipeline else "",
-        f"in the space {space}" if space else "",
-        f"with a repetition time of {_number(t_r)} s" if t_r else "",
+        f"space {space}" if space else "",
+        f"repetition time {_number(t_r)} s" if t_r else "",
     ]
-    told = ", ".join(part for part in parts if part)
-    return f"BOLD responses were analysed {told}" if told else None
+    told = "; ".join(part for part in parts if part)
+    return f"BOLD responses were analysed: {told}" if told else None
+
+
+def _sampling(design: Mapping[str, Any]) -> str | None:
+    n_channels, sfreq = design.get("n_channels"), design.get("sfreq_hz")
+    if not n_channels:
+        return None
+    rate = f", sampled at {_number(sfreq)} Hz" if sfreq else ""
+    return f"{n_channels} channels were analysed{rate}"
+
+
+def _referencing(design: Mapping[str, Any]) -> str | None:
+    reference = design.get("reference")
+    if not reference or reference == "none":
+        return None
+    scheme = {
+        "average": "to the average of all channels",
+        "bipolar": "to the next contact of the shaft (bipolar)",
+        "laplacian": "to the mean of the neighbours on the shaft (Laplacian)",
+    }.get(str(reference), f"({reference})")
+    cited = " (Li et al., 2018)" if _local_reference(design) else ""
+    return f"Signals were re-referenced {scheme}{cited}"
+
+
+def _local_reference(design: Mapping[str, Any]) -> bool:
+    local = design.get("reference") in {"bipolar", "laplacian"}
+    return local and design.get("datatype") == "ieeg"
 
 
 def _epochs(design: Mapping[str, Any]) -> str | None:
-    settings = design.get("epochs") or design
-    tmin, tmax = settings.get("tmin"), settings.get("tmax")
+    tmin, tmax = design.get("tmin_s"), design.get("tmax_s")
     if tmin is None or tmax is None:
         return None
     text = f"Epochs from {_number(tmin)} to {_number(tmax)} s around each event"
-    window, step = settings.get("window_ms"), settings.get("step_ms")
+    window, step = design.get("window_ms"), design.get("step_ms")
     if window:
         text += f" were averaged in windows of {_number(window)} ms"
         text += f" every {_number(step)} ms" if step else ""
     else:
         text += " were cut"
-    baseline = settings.get("baseline")
+    baseline = design.get("baseline_s")
     if baseline:
-        start, stop = ("the start" if b is None else _number(b) for b in baseline)
-        text += f", after subtraction of the mean from {start} to {stop} s"
+        start, stop = baseline
+        text += (
+            f", after subtraction of the mean from {_number(start)} to "
+            f"{_number(stop)} s"
+        )
     return text
 
 
@@ -187,13 +215,14 @@ def _features(design: Mapping[str, Any]) -> str:
         detail += [f"model {model}"] if model else []
         told.append(f"{name} ({', '.join(detail)})" if detail else str(name))
     noun = "feature space" if len(told) == 1 else "feature spaces"
-    hrf, delays = design.get("hrf"), design.get("delays")
+    hrf = design.get("hrf")
+    delays = design.get("delays_volumes") if hrf == "fir" else None
     return _sentences(
         f"Responses were predicted from {len(told)} {noun}: {'; '.join(told)}",
-        f"Features were convolved with the {_hrf_name(hrf)} haemodynamic response"
-        if hrf and hrf != "none"
+        f"Features were convolved with the {_hrf_name(hrf)}"
+        if hrf and hrf not in {"none", "fir"}
         else None,
-        f"Features were delayed within each run by {_listed(delays)} samples (finite "
+        f"Features were delayed within each run by {_listed(delays)} volumes (finite "
         "impulse response)"
         if delays
         else None,
@@ -216,7 +245,7 @@ def _model(design: Mapping[str, Any]) -> str:
         + (f" in {n_runs} run{'s' if n_runs > 1 else ''}" if n_runs else "")
         if n_samples
         else None,
-        _folds(design.get("folds")),
+        _folds(design),
         f"The penalty was chosen for each {target} out of {len(alphas)} values from "
         f"{_number(min(alphas))} to {_number(max(alphas))}, within the training data"
         + (f", by {scoring}" if scoring else "")
@@ -245,19 +274,29 @@ def _statistics(design: Mapping[str, Any]) -> str:
     )
 
 
-def _folds(folds: Any) -> str | None:
-    if not folds:
+def _software(design: Mapping[str, Any]) -> str:
+    used = ["scikit-learn (Pedregosa et al., 2011)"]
+    if design.get("datatype") == "func":
+        used.append("nilearn (Abraham et al., 2014)")
+    elif design.get("datatype") in {"eeg", "meg", "ieeg"}:
+        used += [
+            "MNE-Python (Gramfort et al., 2013)",
+            "MNE-BIDS (Appelhoff et al., 2019)",
+        ]
+    return (
+        f"Data were organised after BIDS (Gorgolewski et al., 2016). The analysis used "
+        f"neuromm, which builds on {', '.join(used[:-1])}"
+        f"{' and ' if used[:-1] else ''}{used[-1]}."
+    )
+
+
+def _folds(design: Mapping[str, Any]) -> str | None:
+    number, kind = design.get("n_folds"), design.get("folds")
+    if not number and not kind:
         return None
-    if isinstance(folds, Mapping):
-        number = folds.get("n_folds") or folds.get("n")
-        kind = folds.get("kind") or folds.get("name") or folds.get("splitter")
-        text = f"in {number} folds" if number else "in folds"
-        text += f" ({kind})" if kind else ""
-        return f"Models were tested on held-out data {text}"
-    if isinstance(folds, str):
-        return f"Models were tested on held-out data ({folds})"
-    number = len(folds) if isinstance(folds, Sequence) else folds
-    return f"Models were tested on held-out data in {number} folds"
+    text = "Models were tested on held-out data"
+    text += f" in {number} folds" if number else ""
+    return text + (f" ({kind})" if kind else "")
 
 
 def _trimmed(trim: Any) -> str | None:
@@ -267,19 +306,14 @@ def _trimmed(trim: Any) -> str | None:
     return f"The first {first} and the last {last} volumes of each run were dropped"
 
 
-def _preprocessing(design: Mapping[str, Any]) -> Mapping[str, Any]:
-    steps = design.get("preprocessing")
-    return steps if isinstance(steps, Mapping) else {}
-
-
 def _hrf_name(hrf: Any) -> str:
-    return {"spm": "canonical SPM", "glover": "Glover (1999)"}.get(str(hrf), str(hrf))
+    return {
+        "spm": "canonical haemodynamic response of SPM (Friston et al., 1998)",
+        "glover": "haemodynamic response of Glover (1999)",
+    }.get(str(hrf), f"haemodynamic response '{hrf}'")
 
 
-def _band(band: Any) -> str | None:
-    if not isinstance(band, Sequence) or isinstance(band, str) or len(band) != 2:
-        return str(band) if band else None
-    low, high = band
+def _band(low: Any, high: Any) -> str | None:
     if low is None and high is None:
         return None
     if low is None:
@@ -290,19 +324,15 @@ def _band(band: Any) -> str | None:
 
 
 def _listed(values: Any) -> str | None:
-    if values is None or values is False or values == []:
+    if not values:
         return None
     if isinstance(values, str) or not isinstance(values, Sequence):
-        return str(values)
+        return _number(values)
     return ", ".join(_number(value) for value in values)
 
 
-def _phrase(
-    value: Any, form: str, skip: tuple[Any, ...] = (None, False, "")
-) -> str | None:
-    if value in skip or value is None:
-        return None
-    return form.format(_number(value))
+def _phrase(value: Any, form: str) -> str | None:
+    return form.format(_number(value)) if value else None
 
 
 def _sentences(*sentences: str | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neuromm.core import UsageError
 
-__all__ = ["bids_name", "contrast_label", "label_of", "parse_name"]
+__all__ = ["bids_name", "contrast_label", "label_of", "parse_name", "spoken"]
 
 # Long name to key, in the order of the entity table.
 _ENTITIES = {
@@ -116,6 +116,18 @@ def label_of(
     return bids_name(kept, "", "").rstrip("_")
 
 
+def spoken(entities: Mapping[str, str]) -> str:
+    """Entities in words, without the subject: ``"session a, task film, in T1w"``."""
+    words = {
+        "session": "session",
+        "task": "task",
+        "acquisition": "acquisition",
+        "run": "run",
+        "space": "in",
+    }
+    return ", ".join(f"{w} {entities[n]}" for n, w in words.items() if n in entities)
+
+
 def contrast_label(space: str) -> str:
     """Feature space as a label of ``contrast-``: camelCase, letters and digits only.
 
@@ -124,7 +136,7 @@ def contrast_label(space: str) -> str:
     >>> contrast_label("vision clip-L12")
     'visionClipL12'
     """
-    words = re.findall(r"[0-9a-zA-Z]+", space)
+    words: list[str] = re.findall(r"[0-9a-zA-Z]+", space)
     if not words:
         raise UsageError(
             f"feature space '{space}' needs letters or digits to name files after it"

@@ -34,6 +34,8 @@ _GLASS_SPACING_MM = 2.0  # finer voxels than this cost time and are not seen
 # Without a test, scores in the lowest fifth of the scale would hide the rest.
 _FLOOR = 0.2
 
+_UNTESTED = "no permutation test was run"
+
 _TARGETS = {
     "eeg": "sensors x times",
     "meg": "sensors x times",
@@ -69,6 +71,7 @@ def masked_scores(
     values: NDArray[np.floating],
     q: NDArray[np.floating] | None,
     limits: tuple[float, float],
+    untested: str = _UNTESTED,
 ) -> tuple[NDArray[np.floating], str]:
     """Keep what a reader may take for real, and say what was kept.
 
@@ -80,6 +83,8 @@ def masked_scores(
         False discovery rates; None without a permutation test.
     limits : (float, float)
         Ends of the colour bar.
+    untested : str
+        Said where ``q`` is None.
 
     Returns
     -------
@@ -90,9 +95,7 @@ def masked_scores(
     if q is None:
         floor = _FLOOR * limits[1]
         shown = np.where(np.isfinite(values) & (values < floor), 0, values)
-        return shown, (
-            f"Only r of {floor:.2f} and above is drawn; no permutation test was run."
-        )
+        return shown, f"Only r of {floor:.2f} and above is drawn; {untested}."
     with np.errstate(invalid="ignore"):
         significant = (q < SIGNIFICANCE) & (values > 0)
     if not significant.any():
@@ -104,7 +107,12 @@ def masked_scores(
 
 
 def volume_pictures(
-    image: Any, q: Any | None, limits: tuple[float, float], *, name: str
+    image: Any,
+    q: Any | None,
+    limits: tuple[float, float],
+    *,
+    name: str,
+    untested: str = _UNTESTED,
 ) -> list[Picture]:
     """A volume in MNI space, on the glass brain and on fsaverage5.
 
@@ -117,12 +125,14 @@ def volume_pictures(
     limits : (float, float)
     name : str
         Feature space.
+    untested : str
+        Said where ``q`` is None.
     """
     import nibabel as nib
 
     values = np.asarray(image.dataobj, dtype=np.float32)
     rates = None if q is None else np.asarray(q.dataobj, dtype=np.float32)
-    shown, note = masked_scores(values, rates, limits)
+    shown, note = masked_scores(values, rates, limits, untested)
     drawn = nib.Nifti1Image(shown.astype(np.float32), image.affine)
     return [
         glass_brain(_coarsened(drawn), limits, name=name, note=note),

@@ -16,6 +16,7 @@ from neuromm.report.naming import bids_name, contrast_label, label_of, parse_nam
 __all__ = ["Unit", "in_mni_space", "read_subjects", "read_units"]
 
 _SCORES = "_desc-encoding_scores"
+_TYPES: Any = {"target": str, "region": "category", "space": "category"}
 _NUMBERS = ("x", "y", "z", "time", "r", "r2", "alpha", "p", "q", "ceiling")
 
 # Adult templates whose axes and size are those of MNI space, within millimetres.
@@ -180,7 +181,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             sep="\t",
             na_values=["n/a"],
             keep_default_na=False,
-            dtype={"target": str, "region": "category", "space": "category"},
+            dtype=_TYPES,
             low_memory=False,
         )
     except (ValueError, OSError) as error:

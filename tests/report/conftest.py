@@ -102,7 +102,7 @@ def fsaverage5() -> Any:
 def mni_mask(spacing_mm: float = 6.0) -> Any:
     from nilearn.datasets import load_mni152_brain_mask
 
-    return load_mni152_brain_mask(resolution=spacing_mm)
+    return load_mni152_brain_mask(resolution=round(spacing_mm))
 
 
 def native_mask() -> Any:
@@ -209,45 +209,43 @@ def bumps(space: Any, centres: dict[str, tuple[float, float, float]]) -> dict[st
 CENTRES = {"vision": (-30.0, -80.0, 0.0), "language": (-55.0, -30.0, 5.0)}
 
 FMRI_DESIGN = {
-    "task": "film",
-    "t_r": 1.5,
     "pipeline": "fMRIPrep",
-    "space": "MNI152NLin2009cAsym",
     "feature_spaces": {
-        "vision": {"path": "features/clip.tsv", "key": "stim_file", "n_features": 512,
+        "vision": {"file": "clip.tsv", "key": "stim_file", "n_features": 512,
                    "model": "CLIP ViT-B/16"},
-        "language": {"path": "features/text.npz", "key": "onset", "n_features": 768},
+        "language": {"file": "text.npz", "key": "onset", "n_features": 768},
     },
     "n_samples": 800,
     "runs": ["1", "2", "3", "4"],
-    "folds": {"n_folds": 4, "kind": "leave one run out"},
+    "folds": "leave one run out",
     "alphas": ALPHAS,
+    "t_r_s": 1.5,
     "hrf": "spm",
+    "delays_volumes": [1, 2, 3, 4],
+    "high_pass_hz": 1 / 128,
+    "confounds": ["motion24", "acompcor5"],
+    "trim_volumes": [5, 5],
+    "standardized": "z-score per run",
     "scoring": "r2",
     "n_permutations": 1000,
     "block": 10,
-    "preprocessing": {
-        "high_pass": 1 / 128, "confounds": ["motion24", "acompcor5"],
-        "trim": [5, 5], "standardize": True,
-    },
 }  # fmt: skip
 
 EPOCH_DESIGN = {
-    "task": "faces",
     "feature_spaces": {
-        "vision": {"path": "features/vision.tsv", "key": "trial_type", "n_features": 2},
-        "language": {"path": "features/words.tsv", "key": "trial_type", "n_features": 4},
+        "vision": {"file": "vision.tsv", "key": "trial_type", "n_features": 2},
+        "language": {"file": "words.tsv", "key": "trial_type", "n_features": 4},
     },
     "n_samples": 412,
     "runs": ["1", "2", "3"],
-    "folds": 3,
     "alphas": ALPHAS,
     "scoring": "correlation",
     "n_permutations": 200,
-    "epochs": {"tmin": -0.2, "tmax": 0.8, "baseline": [-0.2, 0.0], "window_ms": 40,
-               "step_ms": 20},
-    "preprocessing": {"reference": "average", "notch": [50.0, 100.0],
-                      "band_pass": [0.1, 40.0]},
+    "sfreq_hz": 500.0,
+    "n_channels": 17,
+    "tmin_s": -0.2, "tmax_s": 0.8, "baseline_s": [-0.2, 0.0],
+    "window_ms": 40.0, "step_ms": 20.0,
+    "reference": "average", "notch_hz": 50.0, "l_freq_hz": 0.1, "h_freq_hz": 40.0,
 }  # fmt: skip
 
 PROVENANCE = Provenance(
@@ -293,7 +291,7 @@ def write_surface_unit(root: Path, subject: str = "01", *, seed: int = 0) -> lis
         {"subject": subject, "task": "film", "space": "fsaverage5"},
         "func",
         results_of(space, bumps(space, CENTRES), seed=seed, tested=False),
-        design={**FMRI_DESIGN, "space": "fsaverage5", "n_permutations": 0},
+        design={**FMRI_DESIGN, "n_permutations": 0},
         provenance=PROVENANCE,
         sources=["bids:fmriprep:sub-01/func/sub-01_hemi-L_bold.func.gii"],
     )
@@ -307,7 +305,7 @@ def write_native_unit(root: Path, subject: str = "01", *, seed: int = 0) -> list
         "func",
         results_of(space, bumps(space, {"vision": (-20, -60, 0),
                                         "language": (-30, -30, 5)}), seed=seed),
-        design={**FMRI_DESIGN, "space": "T1w"},
+        design=FMRI_DESIGN,
         provenance=PROVENANCE,
         spatial_reference="orig",
     )  # fmt: skip
@@ -358,8 +356,8 @@ def write_ieeg_unit(
         "ieeg",
         results_of(space, planted, seed=seed),
         regions=[labels[name[:2]] for name in table["channel"]],
-        design={**EPOCH_DESIGN, "preprocessing": {"reference": "bipolar",
-                                                  "high_gamma": [70, 150]}},
+        design={**EPOCH_DESIGN, "reference": "bipolar", "l_freq_hz": None,
+                "h_freq_hz": None, "high_gamma_hz": [70.0, 150.0]},
         provenance=PROVENANCE,
     )  # fmt: skip
 

@@ -85,8 +85,11 @@ def canvas(width: float, height: float, *, constrained: bool = True) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    layout = "constrained" if constrained else None
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
+    figure = Figure(
+        figsize=(width, height),
+        dpi=_DPI,
+        layout="constrained" if constrained else None,
+    )
     FigureCanvasAgg(figure)
     return figure
 

@@ -1,6 +1,7 @@
 """Scores of depth and surface contacts: on the glass brain, or along their shafts."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,11 +121,9 @@ def shaft_of(target: str) -> tuple[str, int]:
     return match["shaft"], int(match["number"])
 
 
-def _draw_shaft(axes: object, rows: pd.DataFrame, colours: dict[str, str]) -> None:
-    from matplotlib.axes import Axes
+def _draw_shaft(axes: Any, rows: pd.DataFrame, colours: dict[str, str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    assert isinstance(axes, Axes)
     axes.axhline(0, color="#999999", linewidth=0.8)
     for space, colour in colours.items():
         line = rows[rows["space"] == space].sort_values("number")

@@ -117,7 +117,7 @@ def _caption(by: str, peaks: pd.Series, tested: bool) -> str:
 
 
 def _alt(courses: pd.DataFrame, peaks: pd.Series, by: str) -> str:
-    best = courses.loc[courses["r"].idxmax()]
+    best = courses.iloc[int(courses["r"].to_numpy().argmax())]
     return (
         f"r over time for {min(len(peaks), _MAX_PANELS)} {by}s; highest r "
         f"{best['r']:.2f} at {best['time']:.3g} s in {best[by]} ({best['space']})."

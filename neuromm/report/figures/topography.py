@@ -81,8 +81,8 @@ def _best_time(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         best = rows.groupby("time")["r"].mean().idxmax()
         rows, when = rows[rows["time"] == best], f", {best:.3g} s"
     # Gradiometers of a pair share a place; the better one is shown.
-    highest = rows.groupby(["x", "y", "z"], sort=False, as_index=False)["r"].max()
-    return highest, when
+    highest = rows.groupby(["x", "y", "z"], sort=False)["r"].max()
+    return highest.reset_index(), when
 
 
 def _info(rows: pd.DataFrame) -> Any:

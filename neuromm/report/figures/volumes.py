@@ -114,7 +114,7 @@ def mosaic(
         return Picture(
             png(figure),
             f"{len(slices)} axial slices of r of {name}, highest "
-            f"{_number(np.nanmax(values, initial=0))}.",
+            f"{_number(float(np.nanmax(values, initial=0)))}.",
             f"{name}: axial slices in the subject's own space, left is left. "
             f"{note}".strip(),
         )
