@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 # Light, and read at once: these functions share their names with their modules, which
 # would otherwise take their place here as soon as anybody imports the module.
 from neuromm.prepare.delay import delay, valid_rows
-from neuromm.prepare.time_bins import time_bins
+from neuromm.prepare.time_bins import bin_times, time_bins
 
 if TYPE_CHECKING:
     from neuromm.prepare.bold import bold_responses
     from neuromm.prepare.contact_space import ContactSpace
-    from neuromm.prepare.epochs import epoch_responses, event_epochs
+    from neuromm.prepare.epochs import (
+        epoch_responses,
+        event_epochs,
+        event_responses,
+    )
     from neuromm.prepare.filters import band_pass, high_gamma, notch
     from neuromm.prepare.hemodynamics import (
         convolve_events,
@@ -30,12 +34,14 @@ __all__ = [
     "SurfaceSpace",
     "VoxelSpace",
     "band_pass",
+    "bin_times",
     "bold_responses",
     "convolve_events",
     "convolve_samples",
     "delay",
     "epoch_responses",
     "event_epochs",
+    "event_responses",
     "frame_times",
     "high_gamma",
     "notch",
@@ -56,6 +62,7 @@ _MODULES = {
     "convolve_samples": "hemodynamics",
     "epoch_responses": "epochs",
     "event_epochs": "epochs",
+    "event_responses": "epochs",
     "frame_times": "hemodynamics",
     "high_gamma": "filters",
     "notch": "filters",
