@@ -1,1 +1,61 @@
-"""neuromm.encoding."""
+"""Encoding models: predict every voxel, sensor or contact from features.
+
+`encode` is the whole analysis of one subject; `RidgeCV` the estimator behind it, with
+the conventions of scikit-learn.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuromm.encoding.ceilings import noise_ceiling
+    from neuromm.encoding.nested_encoding import encode
+    from neuromm.encoding.permutation import PermutationResult, permutation_test
+    from neuromm.encoding.planning import Plan, plan
+    from neuromm.encoding.ridge_cv import RidgeCV
+    from neuromm.encoding.scores import correlation_score, r2_score
+    from neuromm.encoding.splitters import BlockedKFold, RunKFold
+    from neuromm.prepare.delay import delay
+
+__all__ = [
+    "BlockedKFold",
+    "PermutationResult",
+    "Plan",
+    "RidgeCV",
+    "RunKFold",
+    "correlation_score",
+    "delay",
+    "encode",
+    "noise_ceiling",
+    "permutation_test",
+    "plan",
+    "r2_score",
+]
+
+# No module here is named like what it exports: importing it would replace the function.
+_HOMES = {
+    "BlockedKFold": "neuromm.encoding.splitters",
+    "PermutationResult": "neuromm.encoding.permutation",
+    "Plan": "neuromm.encoding.planning",
+    "RidgeCV": "neuromm.encoding.ridge_cv",
+    "RunKFold": "neuromm.encoding.splitters",
+    "correlation_score": "neuromm.encoding.scores",
+    "delay": "neuromm.prepare.delay",
+    "encode": "neuromm.encoding.nested_encoding",
+    "noise_ceiling": "neuromm.encoding.ceilings",
+    "permutation_test": "neuromm.encoding.permutation",
+    "plan": "neuromm.encoding.planning",
+    "r2_score": "neuromm.encoding.scores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,431 @@
+"""Encoding of one subject: nested cross-validation, scores, significance.
+
+For each feature space, each outer fold is held out once; penalties are chosen on the
+rest by an inner cross-validation; held-out predictions are scored. Whatever is learnt
+(means and scales of features, penalties, weights) comes from training samples alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from neuromm.core import (
+    DataError,
+    EncodingResult,
+    TargetSpace,
+    UsageError,
+    pair_samples,
+)
+from neuromm.encoding.ceilings import noise_ceiling
+from neuromm.encoding.default_folds import (
+    default_block,
+    inner_splits,
+    outer_folds,
+    run_labels,
+)
+from neuromm.encoding.memory import parse_memory
+from neuromm.encoding.permutation import permutation_test
+from neuromm.encoding.ridge_fit import RidgeFit, edge_shares, fit_ridge
+from neuromm.encoding.splitters import Split
+from neuromm.kernels import Moments, is_constant
+from neuromm.kernels.ridge import Scoring
+
+__all__ = ["encode"]
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What all feature spaces of one call share."""
+
+    responses: xr.DataArray
+    y: Array
+    valid: NDArray[np.bool_]
+    ceiling: NDArray[np.floating] | None
+    folds: list[Split]
+    description: str
+    inner_cv: Any
+    alphas: NDArray[np.float64]
+    scoring: Scoring
+    standardize: bool
+    memory_limit: int | None
+    n_permutations: int
+    block: int
+    seed: int
+    keep_weights: bool
+    keep_predictions: bool
+    targets: TargetSpace | None
+    tick: Callable[[], None]
+
+
+@dataclass
+class _Tally:
+    """What is gathered over the outer folds of one feature space."""
+
+    r: list[NDArray[np.float64]] = field(default_factory=list)
+    r2: list[NDArray[np.float64]] = field(default_factory=list)
+    alpha: list[NDArray[np.float64]] = field(default_factory=list)
+    forms: set[str] = field(default_factory=set)
+    pooled: Moments | None = None
+    predictions: Array | None = None
+
+
+def encode(
+    features: xr.DataArray | Mapping[str, xr.DataArray],
+    responses: xr.DataArray,
+    *,
+    targets: TargetSpace | None = None,
+    cv: Any = None,
+    inner_cv: Any = None,
+    alphas: ArrayLike | None = None,
+    scoring: Literal["r2", "correlation", "mse"] = "r2",
+    n_permutations: int = 0,
+    block: int | None = None,
+    joint: bool = True,
+    keep_weights: bool = False,
+    keep_predictions: bool = False,
+    memory_limit: int | str | None = None,
+    rng: int | np.random.Generator = 0,
+    progress: Callable[[int, int], None] | None = None,
+    standardize: bool = True,
+) -> dict[str, EncodingResult]:
+    """Predict each target from each feature space and score held-out samples.
+
+    Parameters
+    ----------
+    features : DataArray or mapping of str to DataArray, dims (sample, feature)
+        Paired with the responses by subject, run and onset.
+    responses : DataArray, dims ([repeat,] sample, target)
+        Repeats are averaged, and give the ``ceiling``.
+    targets : TargetSpace, optional
+        Handed on to the results.
+    cv : int, splitter or list of (train, test), optional
+        Outer folds. By default one run is left out at a time; with a single run, five
+        contiguous blocks between which training samples are purged: over the span of
+        the epoch where targets have a ``time``, else over ten samples.
+    inner_cv : int or splitter, optional
+        Folds of the training samples by which penalties are chosen; by default formed
+        as the outer ones.
+    alphas : array of shape (n_alphas,), optional
+        By default 19 values from 1e-4 to 1e5 times the number of samples, which is the
+        mean eigenvalue of z-scored features.
+    scoring : {"r2", "correlation", "mse"}
+        Chooses penalties. r and R2 are reported whichever it is.
+    n_permutations : int
+        0 leaves out ``p`` and ``q``. The same permutations, within runs, serve every
+        feature space. Needs predictions of all samples in memory.
+    block : int, optional
+        Samples a permuted block has at least; by default 10 and 10 s, at most a
+        quarter of a run.
+    joint : bool
+        Also fit the concatenation of all spaces, if there are two or more, as
+        ``"joint"``.
+    keep_weights : bool
+        Fit all samples once more and keep the coefficients.
+    keep_predictions : bool
+        Keep the held-out predictions.
+    memory_limit : int, str or None
+        For each ridge fit, as for `RidgeCV`.
+    rng : int or numpy.random.Generator
+        Of the permutations; nothing else is random.
+    progress : callable, optional
+        Called with the number of finished and of all fits, one an outer fold and space.
+    standardize : bool
+        z-score features with the mean and standard deviation of the training samples
+        of each fold. False only centres them, which keeps the meaning of their scale
+        (as voxelwise modelling with banded penalties does). Columns that are constant
+        in the training samples are left out of that fold.
+
+    Returns
+    -------
+    results : dict of str to EncodingResult
+        Weights are in units of the response a standard deviation of the feature (a
+        unit of it if not standardised).
+
+    Raises
+    ------
+    neuromm.core.DataError
+        If samples of the responses have no features, or features hold nan.
+    neuromm.core.UsageError
+        If folds cannot be formed.
+
+    Notes
+    -----
+    ``r`` and ``r2`` are those of the predictions of all folds put together, neither
+    averaged over folds nor chosen by. R2 is 1 - SSE / SST with SST about the mean of
+    the held-out responses, the convention of `r2_score`; a model that predicts each
+    fold by its training mean scores just below 0. A target that is constant or holds
+    nan is nan everywhere and listed in ``attrs["masked_targets"]``.
+    """
+    spaces = _feature_spaces(features, joint)
+    matrix, ceiling = _mean_response(responses)
+    if targets is not None and targets.n_targets != matrix.sizes["target"]:
+        raise UsageError(
+            f"targets has {targets.n_targets} targets, and the responses have "
+            f"{matrix.sizes['target']}"
+        )
+    y = matrix.to_numpy()
+    y = y if y.dtype in (np.float32, np.float64) else y.astype(np.float64)
+    folds, description = outer_folds(matrix, cv)
+    grid = np.geomspace(1e-4, 1e5, 19) * len(y) if alphas is None else alphas
+    job = _Job(
+        responses=matrix,
+        y=y,
+        valid=np.isfinite(y).all(axis=0) & ~is_constant(y),
+        ceiling=ceiling,
+        folds=folds,
+        description=description,
+        inner_cv=inner_cv,
+        alphas=np.atleast_1d(np.asarray(grid, dtype=np.float64)),
+        scoring=scoring,
+        standardize=standardize,
+        memory_limit=parse_memory(memory_limit),
+        n_permutations=n_permutations,
+        block=default_block(matrix) if block is None else block,
+        seed=_seed(rng),
+        keep_weights=keep_weights,
+        keep_predictions=keep_predictions,
+        targets=targets,
+        tick=_ticker(progress, len(spaces) * len(folds)),
+    )
+    return {name: _encode_space(name, parts, job) for name, parts in spaces.items()}
+
+
+def _encode_space(
+    name: str, parts: Sequence[xr.DataArray], job: _Job
+) -> EncodingResult:
+    x, columns = _paired_matrix(name, parts, job.responses)
+    tally = _Tally()
+    if job.keep_predictions or job.n_permutations:
+        tally.predictions = np.full_like(job.y, np.nan)
+    for train, test in job.folds:
+        _add_fold(tally, x, train, test, job)
+        job.tick()
+    weights = None
+    if job.keep_weights:
+        fitted, _ = _fit(x, np.arange(len(x)), job)
+        coef = np.where(job.valid, fitted.coef, np.nan)
+        weights = xr.DataArray(
+            coef.astype(job.y.dtype, copy=False),
+            dims=("feature", "target"),
+            coords={"feature": columns, **_target_coords(job.responses)},
+            attrs={"standardized": int(job.standardize)},
+            name="weights",
+        )
+    predictions = None
+    if job.keep_predictions and tally.predictions is not None:
+        predictions = job.responses.copy(data=tally.predictions).rename("predictions")
+    return EncodingResult(
+        space=name,
+        scores=_scores(tally, job),
+        targets=job.targets,
+        weights=weights,
+        predictions=predictions,
+        attrs=_attributes(tally, x.shape[1], job),
+    )
+
+
+def _add_fold(
+    tally: _Tally,
+    x: Array,
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    job: _Job,
+) -> None:
+    fitted, scale = _fit(x, train, job)
+    prediction = fitted.predict(scale(x[test]))
+    prediction[:, ~job.valid] = np.nan
+    moments = Moments.of(job.y[test], prediction)
+    tally.r.append(moments.correlation())
+    tally.r2.append(moments.r2())
+    tally.alpha.append(np.where(job.valid, fitted.best_alphas, np.nan))
+    tally.forms.add(fitted.solver_form)
+    tally.pooled = moments if tally.pooled is None else tally.pooled.merge(moments)
+    if tally.predictions is not None:
+        tally.predictions[test] = prediction
+
+
+def _fit(
+    x: Array, train: NDArray[np.intp], job: _Job
+) -> tuple[RidgeFit, Callable[[Array], Array]]:
+    scale = _scaler(x[train], job.y.dtype, job.standardize)
+    fitted = fit_ridge(
+        scale(x[train]),
+        job.y[train],
+        inner_splits(job.responses, train, job.inner_cv),
+        job.alphas,
+        scoring=job.scoring,
+        memory_limit=job.memory_limit,
+    )
+    return fitted, scale
+
+
+def _scaler(
+    train: Array, dtype: np.dtype[Any], standardize: bool
+) -> Callable[[Array], Array]:
+    """Return a function that scales features by the statistics of training samples.
+
+    A column that is constant there becomes 0, which to a ridge is as if it were absent.
+    """
+    mean = train.mean(axis=0, dtype=np.float64)
+    spread = train.std(axis=0, dtype=np.float64)
+    noise = 10 * np.finfo(train.dtype).eps * np.abs(train).max(axis=0)
+    varies = spread > noise
+    factor = np.zeros(len(spread))
+    factor[varies] = 1 / spread[varies] if standardize else 1.0
+
+    def scale(x: Array) -> Array:
+        scaled: Array = ((x - mean) * factor).astype(dtype, copy=False)
+        return scaled
+
+    return scale
+
+
+def _scores(tally: _Tally, job: _Job) -> xr.Dataset:
+    if tally.pooled is None:
+        raise UsageError("cv gives no fold")
+    columns: dict[str, Any] = {
+        "r": ("target", tally.pooled.correlation()),
+        "r2": ("target", tally.pooled.r2()),
+        "r_fold": (("fold", "target"), np.stack(tally.r)),
+        "r2_fold": (("fold", "target"), np.stack(tally.r2)),
+        "alpha": (("fold", "target"), np.stack(tally.alpha)),
+    }
+    if job.n_permutations and tally.predictions is not None:
+        runs = run_labels(job.responses)
+        held_out = np.sort(np.concatenate([test for _, test in job.folds]))
+        onset = job.responses["onset"].to_numpy()[held_out]
+        in_time = held_out[np.argsort(onset, kind="stable")]
+        tested = permutation_test(
+            tally.predictions[in_time],
+            job.y[in_time],
+            groups=runs[in_time],
+            block=job.block,
+            n_permutations=job.n_permutations,
+            rng=job.seed,
+        )
+        columns["p"] = ("target", tested.p)
+        columns["q"] = ("target", tested.q)
+    if job.ceiling is not None:
+        columns["ceiling"] = ("target", job.ceiling)
+    runs = run_labels(job.responses)
+    held = [",".join(dict.fromkeys(runs[test])) for _, test in job.folds]
+    return xr.Dataset(
+        columns,
+        coords={
+            "fold": np.arange(len(job.folds)),
+            "held_out_runs": ("fold", np.array(held, dtype=object)),
+            **_target_coords(job.responses),
+        },
+    )
+
+
+def _attributes(tally: _Tally, n_features: int, job: _Job) -> dict[str, Any]:
+    smallest, largest = edge_shares(np.stack(tally.alpha), job.alphas)
+    names = job.responses["target"].to_numpy()[~job.valid]
+    attrs: dict[str, Any] = {
+        "scoring": job.scoring,
+        "cv": job.description,
+        "n_folds": len(job.folds),
+        "n_samples": len(job.y),
+        "n_features": n_features,
+        "solver_form": "+".join(sorted(tally.forms)),
+        "alphas": [float(alpha) for alpha in job.alphas],
+        "share_smallest_alpha": smallest,
+        "share_largest_alpha": largest,
+        "standardize": job.standardize,
+        "masked_targets": [str(name) for name in names],
+    }
+    if job.n_permutations:
+        attrs |= {
+            "n_permutations": job.n_permutations,
+            "block": job.block,
+            "seed": job.seed,
+        }
+    return attrs
+
+
+def _feature_spaces(
+    features: xr.DataArray | Mapping[str, xr.DataArray], joint: bool
+) -> dict[str, list[xr.DataArray]]:
+    if isinstance(features, xr.DataArray):
+        features = {str(features.attrs.get("space") or "features"): features}
+    if not features:
+        raise UsageError("encode needs at least one feature space, got none")
+    if "joint" in features:
+        raise UsageError(
+            "a feature space cannot be called 'joint', the name of all spaces together"
+        )
+    spaces = {name: [matrix] for name, matrix in features.items()}
+    if joint and len(spaces) > 1:
+        spaces["joint"] = list(features.values())
+    return spaces
+
+
+def _mean_response(
+    responses: xr.DataArray,
+) -> tuple[xr.DataArray, NDArray[np.floating] | None]:
+    if "repeat" not in responses.dims:
+        return responses.transpose("sample", "target"), None
+    repeats = responses.transpose("repeat", "sample", "target")
+    if repeats.sizes["repeat"] < 2:
+        return repeats.isel(repeat=0, drop=True), None
+    return repeats.mean("repeat", keep_attrs=True), noise_ceiling(repeats.to_numpy())
+
+
+def _paired_matrix(
+    name: str, parts: Sequence[xr.DataArray], responses: xr.DataArray
+) -> tuple[Array, list[str]]:
+    """Features on the samples of the responses, side by side, and their names."""
+    matrices, columns = [], []
+    for part in parts:
+        paired, _ = pair_samples(part.transpose("sample", "feature"), responses)
+        matrices.append(paired.to_numpy())
+        space = str(part.attrs.get("space", ""))
+        labels = [str(label) for label in paired["feature"].to_numpy()]
+        columns += [f"{space}:{one}" if len(parts) > 1 else one for one in labels]
+    x = np.concatenate(matrices, axis=1)
+    if x.dtype not in (np.float32, np.float64):
+        x = x.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=0))
+    if bad.size:
+        rows = np.flatnonzero(~np.isfinite(x).all(axis=1))
+        raise DataError(
+            f"the features {name!r} hold missing or infinite values in {bad.size} of "
+            f"{x.shape[1]} columns (the first is {columns[bad[0]]!r}) and {rows.size} "
+            f"of {len(x)} samples. Fill them in, or leave those samples out."
+        )
+    return x, columns
+
+
+def _target_coords(responses: xr.DataArray) -> dict[str, Any]:
+    return {
+        str(name): ("target", coord.to_numpy())
+        for name, coord in responses.coords.items()
+        if coord.dims == ("target",)
+    }
+
+
+def _seed(rng: int | np.random.Generator) -> int:
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**63))
+    return int(rng)
+
+
+def _ticker(
+    progress: Callable[[int, int], None] | None, total: int
+) -> Callable[[], None]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    return tick

@@ -1,0 +1,263 @@
+"""Permutation test of held-out predictions, by blocks of time.
+
+References
+----------
+Phipson & Smyth (2010) Permutation p-values should never be zero.
+Stat. Appl. Genet. Mol. Biol. 9:39.
+Benjamini & Hochberg (1995) Controlling the false discovery rate. J. R. Stat. Soc. B
+57:289-300.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuromm.core import UsageError
+from neuromm.encoding.scores import correlation_score, r2_score
+from neuromm.encoding.splitters import run_rows
+from neuromm.kernels import is_constant
+
+__all__ = ["PermutationResult", "permutation_test"]
+
+# Working arrays of a chunk of targets stay near this many bytes.
+_CHUNK_BYTES = 64 * 10**6
+
+# Up to so many blocks in a group all pairs of blocks are multiplied once, and a
+# permutation only adds their products.
+_MAX_PAIRED_BLOCKS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermutationResult:
+    """Significance of predictions.
+
+    Attributes
+    ----------
+    statistic : array of shape (n_targets,)
+        Of the unpermuted data.
+    p : array of shape (n_targets,)
+        One-sided; at least 1 / (1 + n_permutations). nan for a target that is constant
+        or holds nan.
+    q : array of shape (n_targets,)
+        Benjamini-Hochberg over the targets that have a p.
+    n_permutations : int
+    """
+
+    statistic: NDArray[np.float64]
+    p: NDArray[np.float64]
+    q: NDArray[np.float64]
+    n_permutations: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of one group in blocks of equal length, and where permutations send them."""
+
+    rows: NDArray[np.intp]  # (n_blocks, length)
+    orders: NDArray[np.intp]  # (n_permutations, n_blocks)
+
+
+def permutation_test(
+    predictions: ArrayLike,
+    responses: ArrayLike,
+    *,
+    rng: int | np.random.Generator,
+    groups: ArrayLike | None = None,
+    block: int = 10,
+    n_permutations: int = 1000,
+    statistic: Literal["correlation", "r2"] = "correlation",
+) -> PermutationResult:
+    """Test whether predictions belong to the responses that they are paired with.
+
+    Blocks of contiguous responses are permuted against the predictions within each
+    group; the model is not fitted again. The null keeps the dependence of neighbours
+    within a block, so a block must outlast the autocorrelation: with shorter ones p is
+    too small. The same permutations serve all targets, and all calls with the same
+    seed, groups and block.
+
+    Parameters
+    ----------
+    predictions, responses : arrays of shape (n_samples, n_targets)
+        Held-out predictions, and the responses; rows in order of time.
+    rng : int or numpy.random.Generator
+    groups : array of shape (n_samples,), optional
+        Run of each sample: nothing is permuted across runs.
+    block : int
+        Samples a block has at least.
+    n_permutations : int
+    statistic : {"correlation", "r2"}
+        What is reported. Both have the same p: a permutation of rows changes neither
+        means nor variances, so both grow with the covariance alone.
+
+    Returns
+    -------
+    result : PermutationResult
+        p = (1 + #{null >= observed}) / (1 + n_permutations).
+
+    Raises
+    ------
+    neuromm.core.UsageError
+        If no group holds two blocks, so that nothing can be permuted.
+
+    Notes
+    -----
+    A group of n samples has n // block blocks of equal length; the fewer than 1 / block
+    of its samples that are left over at its end stay where they are.
+    """
+    yhat, y = np.asarray(predictions), np.asarray(responses)
+    if yhat.shape != y.shape or y.ndim != 2:
+        raise ValueError(
+            "predictions and responses must have the same shape (n_samples, "
+            f"n_targets), got {yhat.shape} and {y.shape}"
+        )
+    if statistic not in ("correlation", "r2"):
+        raise UsageError(f"statistic must be 'correlation' or 'r2', got {statistic!r}")
+    layout = _block_layout(len(y), groups, block, n_permutations, rng)
+    valid = np.isfinite(y).all(axis=0) & np.isfinite(yhat).all(axis=0)
+    valid &= ~is_constant(y)
+    p = np.full(y.shape[1], np.nan)
+    columns = np.flatnonzero(valid)
+    width = _chunk_width(layout, len(y), n_permutations)
+    for start in range(0, len(columns), width):
+        chunk = columns[start : start + width]
+        exceeding = _count_exceeding(y[:, chunk], yhat[:, chunk], layout)
+        p[chunk] = (1 + exceeding) / (1 + n_permutations)
+    score = correlation_score if statistic == "correlation" else r2_score
+    return PermutationResult(
+        statistic=score(y, yhat).astype(np.float64),
+        p=p,
+        q=_false_discovery_rate(p),
+        n_permutations=n_permutations,
+    )
+
+
+def _block_layout(
+    n_samples: int,
+    groups: ArrayLike | None,
+    block: int,
+    n_permutations: int,
+    rng: int | np.random.Generator,
+) -> list[_Group]:
+    if block < 1 or n_permutations < 1:
+        raise UsageError(
+            f"block and n_permutations must be 1 or more, got {block} and "
+            f"{n_permutations}"
+        )
+    generator = np.random.default_rng(rng)
+    members = [np.arange(n_samples)] if groups is None else run_rows(groups)
+    layout = []
+    for rows in members:
+        n_blocks = len(rows) // block
+        if n_blocks < 2:
+            continue
+        length = len(rows) // n_blocks
+        orders = np.tile(np.arange(n_blocks), (n_permutations, 1))
+        layout.append(
+            _Group(
+                rows[: n_blocks * length].reshape(n_blocks, length),
+                generator.permuted(orders, axis=1),
+            )
+        )
+    if not layout:
+        longest = max(len(rows) for rows in members)
+        raise UsageError(
+            f"no run holds two blocks of {block} samples (the longest has {longest}), "
+            "so nothing can be permuted within runs. Take shorter blocks, as long as "
+            "they outlast the autocorrelation."
+        )
+    return layout
+
+
+def _chunk_width(layout: Sequence[_Group], n_samples: int, n_permutations: int) -> int:
+    pairs = max(
+        len(group.rows) ** 2 if _is_paired(group) else group.rows.size
+        for group in layout
+    )
+    per_target = 8 * (3 * pairs + 2 * n_permutations + 4 * n_samples)
+    return max(1, _CHUNK_BYTES // per_target)
+
+
+def _is_paired(group: _Group) -> bool:
+    n_blocks, length = (int(size) for size in group.rows.shape)
+    n_permutations = len(group.orders)
+    paired = n_blocks**2 * length + n_permutations * n_blocks
+    return (
+        n_blocks <= _MAX_PAIRED_BLOCKS and paired <= n_permutations * n_blocks * length
+    )
+
+
+def _count_exceeding(
+    y: NDArray[np.floating], yhat: NDArray[np.floating], layout: Sequence[_Group]
+) -> NDArray[np.intp]:
+    """How many permutations reach the observed covariance of each target."""
+    y, yhat = _standardised(y), _standardised(yhat)
+    gain = np.zeros((len(layout[0].orders), y.shape[1]))
+    for group in layout:
+        if _is_paired(group):
+            gain += _paired_null(y, yhat, group)
+        else:
+            gain += _gathered_null(y, yhat, group)
+        rows = group.rows.ravel()
+        gain -= np.einsum("it,it->t", y[rows], yhat[rows])
+    # Columns have unit norm, so a tie (the identity among the permutations) shows as
+    # rounding of 1.
+    return np.asarray((gain >= -1e-12).sum(axis=0))
+
+
+def _paired_null(
+    y: NDArray[np.float64], yhat: NDArray[np.float64], group: _Group
+) -> NDArray[np.float64]:
+    """Sums of products of blocks: each pair of blocks is multiplied only once."""
+    from scipy.sparse import csr_array
+
+    n_blocks = len(group.rows)
+    # (target, block, sample) by (target, sample, block): the product of every block of
+    # responses with every block of predictions.
+    moved = np.moveaxis(y[group.rows], 2, 0)
+    still = np.moveaxis(yhat[group.rows], 2, 0)
+    pairs = np.matmul(moved, still.transpose(0, 2, 1)).reshape(y.shape[1], -1)
+    chosen = group.orders * n_blocks + np.arange(n_blocks)
+    n_permutations = len(chosen)
+    sums = csr_array(
+        (
+            np.ones(chosen.size),
+            chosen.ravel(),
+            np.arange(0, chosen.size + 1, n_blocks),
+        ),
+        shape=(n_permutations, n_blocks**2),
+    )
+    null: NDArray[np.float64] = sums @ np.ascontiguousarray(pairs.T)
+    return null
+
+
+def _gathered_null(
+    y: NDArray[np.float64], yhat: NDArray[np.float64], group: _Group
+) -> NDArray[np.float64]:
+    """Products of permuted rows, for many short blocks."""
+    still = yhat[group.rows.ravel()]
+    null = np.empty((len(group.orders), y.shape[1]))
+    for number, order in enumerate(group.orders):
+        null[number] = np.einsum("it,it->t", y[group.rows[order].ravel()], still)
+    return null
+
+
+def _standardised(x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Columns of mean 0 and norm 1, or all 0 for a constant."""
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    norm = np.sqrt(np.einsum("it,it->t", centred, centred))
+    norm[is_constant(x)] = np.inf
+    scaled: NDArray[np.float64] = centred / norm
+    return scaled
+
+
+def _false_discovery_rate(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.stats import false_discovery_control
+
+    q = np.full_like(p, np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        q[tested] = false_discovery_control(p[tested], method="bh")
+    return q

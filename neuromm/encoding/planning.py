@@ -1,0 +1,131 @@
+"""What a fit will take, before anything is allocated."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from neuromm.encoding.memory import parse_memory, target_batch
+from neuromm.kernels import (
+    RidgeCost,
+    cheaper_form,
+    operation_count,
+    working_memory,
+)
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Memory and time of a `RidgeCV` fit.
+
+    Attributes
+    ----------
+    peak_memory : int
+        Bytes above features and responses, coefficients included.
+    seconds : float
+        Wall time on this machine with its present number of BLAS threads.
+    solver_form : {"primal", "dual"}
+    target_batch : int
+        Targets handled at once.
+    """
+
+    peak_memory: int
+    seconds: float
+    solver_form: str
+    target_batch: int
+
+
+def plan(
+    n_samples: int,
+    n_features: int,
+    n_targets: int,
+    *,
+    n_alphas: int = 20,
+    cv: int = 5,
+    dtype: DTypeLike = np.float32,
+    memory_limit: int | str | None = None,
+) -> Plan:
+    """Predict memory and time of a cross-validated ridge.
+
+    Parameters
+    ----------
+    n_samples, n_features, n_targets : int
+        Features after delays.
+    n_alphas : int
+    cv : int
+        Number of folds.
+    dtype : dtype
+        Precision of the data, float32 or float64.
+    memory_limit : int, str or None
+        As for `RidgeCV`.
+
+    Returns
+    -------
+    plan : Plan
+
+    Raises
+    ------
+    neuromm.core.ResourceLimitError
+        If ``memory_limit`` is too small for one target.
+
+    Notes
+    -----
+    Operations (`neuromm.kernels.operation_count`) over rates of this machine, which
+    are measured once a process in about 50 ms. The estimate leaves out reading the
+    data, passes over memory (centring, copies of folds), the outer folds of a nested
+    cross-validation and permutation tests; it takes folds as equal parts without
+    purge, and the machine as idle as it was while it was measured. Small problems are
+    dominated by what is left out.
+    """
+    kind = np.dtype(dtype)
+    counts = {"n_alphas": n_alphas, "n_folds": cv}
+    sizes = (n_samples, n_features, n_targets)
+    form = cheaper_form(*sizes, **counts)
+    memory = working_memory(*sizes, **counts, form=form, itemsize=kind.itemsize)
+    width = target_batch(memory, n_targets, parse_memory(memory_limit))
+    return Plan(
+        peak_memory=memory.fixed + width * memory.per_target,
+        seconds=_seconds(operation_count(*sizes, **counts, form=form), kind),
+        solver_form=form,
+        target_batch=width,
+    )
+
+
+def _seconds(cost: RidgeCost, dtype: np.dtype[Any]) -> float:
+    return (
+        cost.decomposition / _eigen_rate()
+        + cost.gram / _product_rate("f8")
+        + cost.targets / _product_rate(dtype.str[1:])
+    )
+
+
+@cache
+def _product_rate(dtype: str) -> float:
+    """Floating-point operations a second in a matrix product."""
+    size = 512
+    a = np.random.default_rng(0).standard_normal((size, size)).astype(dtype)
+    return 2.0 * size**3 / _best_time(lambda: a @ a)
+
+
+@cache
+def _eigen_rate() -> float:
+    """Operations a second in an eigen-decomposition, counted as 9 r^3."""
+    size = 200
+    a = np.random.default_rng(0).standard_normal((size, size))
+    gram = a @ a.T
+    return 9.0 * size**3 / _best_time(lambda: np.linalg.eigh(gram))
+
+
+def _best_time(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3):  # the first call also starts the threads
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return max(min(times), 1e-9)

@@ -1,0 +1,249 @@
+"""Ridge regression with a cross-validated penalty for each target.
+
+References
+----------
+Dupre la Tour et al. (2022) Feature-space selection with banded ridge regression.
+NeuroImage 264:119728 (voxelwise penalties, and the conventions of himalaya).
+"""
+
+import warnings
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from neuromm.core import UsageError
+from neuromm.encoding.memory import parse_memory
+from neuromm.encoding.ridge_fit import edge_shares, fit_ridge
+from neuromm.encoding.scores import r2_score
+from neuromm.encoding.splitters import as_splits
+
+__all__ = ["RidgeCV"]
+
+# Above this share of targets at one edge, the grid of alphas is too narrow.
+_EDGE_SHARE = 0.05
+
+
+class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Ridge regression of many targets, each with its own penalty.
+
+    Exact, for any number of targets in bounded memory. Of the primal (features) and
+    the dual (samples) form the one that takes fewer operations is used.
+
+    Parameters
+    ----------
+    alphas : array of shape (n_alphas,)
+        Penalties to choose from, in any order, 0 or above. Their scale is that of the
+        eigenvalues of X'X, which grow with the number of samples.
+    cv : int, splitter, or list of (train, test)
+        An int gives contiguous, unshuffled folds (scikit-learn's KFold). `RunKFold`
+        and `BlockedKFold` keep runs together and gaps in time.
+    scoring : {"r2", "correlation", "mse"}
+        What the penalty is chosen by: the unweighted mean of the folds' scores.
+        "correlation" ignores scale and tells large penalties apart less sharply.
+    fit_intercept : bool
+        Fit an intercept, which is not penalised.
+    alpha_per_target : bool
+        False takes one penalty for all targets, the best by the mean of their scores.
+    memory_limit : int, str or None
+        Bytes, or a size such as "2GB", that `fit` may allocate above its inputs; it
+        sets how many targets are handled at once. None takes fast batches.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features, n_targets), or (n_features,) for 1-D y
+        As in himalaya; **scikit-learn has the transpose**. 0 for a masked target.
+    intercept_ : array of shape (n_targets,), or float for 1-D y
+        The value itself for a constant target, nan for one with missing values, so
+        `predict` returns that.
+    best_alphas_ : array of shape (n_targets,)
+        Ties go to the larger one; nan for a masked target.
+    cv_scores_ : array of shape (n_targets,)
+        Score of that penalty, averaged over folds ("mse": negative). Higher is better;
+        nan for a masked target. A fold in which a target is constant has no r2 or
+        correlation and does not count.
+    valid_targets_ : boolean array of shape (n_targets,)
+        False for a target that was masked: constant, or with missing or infinite
+        values. Others are not affected by it.
+    solver_form_ : {"primal", "dual"}
+    n_features_in_ : int
+
+    Warns
+    -----
+    UserWarning
+        With the share of targets whose penalty lies at an edge of ``alphas``, if it is
+        above 5 %; and with the number of masked targets.
+
+    See Also
+    --------
+    neuromm.kernels.ridge_cost : The count of operations that chooses the form.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((100, 3))
+    >>> y = x @ np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    >>> RidgeCV(alphas=[1e-3, 1.0]).fit(x, y).coef_.round(2)
+    array([[1., 0.],
+           [0., 2.],
+           [0., 0.]])
+    """
+
+    def __init__(
+        self,
+        alphas: ArrayLike = (0.1, 1.0, 10.0),
+        cv: Any = 5,
+        scoring: Literal["r2", "correlation", "mse"] = "r2",
+        fit_intercept: bool = True,
+        alpha_per_target: bool = True,
+        memory_limit: int | str | None = None,
+    ) -> None:
+        self.alphas = alphas
+        self.cv = cv
+        self.scoring = scoring
+        self.fit_intercept = fit_intercept
+        self.alpha_per_target = alpha_per_target
+        self.memory_limit = memory_limit
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Choose the penalty of each target and fit all samples.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples, n_targets) or (n_samples,)
+            May hold nan if 2-D: such targets are masked.
+        groups : array of shape (n_samples,), optional
+            Run of each sample, handed to the splitter.
+
+        Raises
+        ------
+        ValueError
+            If X or a 1-D y hold nan or infinity, or the numbers of rows differ.
+        neuromm.core.ResourceLimitError
+            If ``memory_limit`` is too small for one target.
+        """
+        x, responses = self._validated(X, y)
+        alphas = _checked_alphas(self.alphas)
+        if self.scoring not in ("r2", "correlation", "mse"):
+            raise UsageError(
+                f"scoring must be 'r2', 'correlation' or 'mse', got {self.scoring!r}"
+            )
+        one_dimensional = responses.ndim == 1
+        fitted = fit_ridge(
+            x,
+            responses.reshape(len(responses), -1),
+            as_splits(self.cv, x, responses, groups),
+            alphas,
+            scoring=self.scoring,
+            fit_intercept=self.fit_intercept,
+            alpha_per_target=self.alpha_per_target,
+            memory_limit=parse_memory(self.memory_limit),
+        )
+        self.coef_ = fitted.coef[:, 0] if one_dimensional else fitted.coef
+        self.intercept_ = (
+            float(fitted.intercept[0]) if one_dimensional else fitted.intercept
+        )
+        self.best_alphas_ = fitted.best_alphas
+        self.cv_scores_ = fitted.cv_scores
+        self.valid_targets_ = fitted.valid_targets
+        self.solver_form_ = fitted.solver_form
+        _warn_of_edges(fitted.best_alphas, alphas)
+        _warn_of_masked(fitted.valid_targets)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Predict responses.
+
+        Returns
+        -------
+        prediction : array of shape (n_samples, n_targets), or (n_samples,) for 1-D y
+            nan for a target that had missing values, the constant for one that had.
+        """
+        check_is_fitted(self)
+        x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        # The sum keeps the precision of the coefficients for 1-D y too.
+        intercept = np.asarray(self.intercept_, dtype=self.coef_.dtype)
+        prediction: NDArray[np.floating] = x @ self.coef_ + intercept
+        return prediction
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Mean R2 over targets, as scikit-learn's regressors give it.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples, n_targets) or (n_samples,)
+
+        Returns
+        -------
+        r2 : float
+            Masked targets, and those that are constant in ``y``, do not count; nan if
+            no target is left. `neuromm.encoding.r2_score` gives it a target.
+        """
+        r2 = np.atleast_1d(r2_score(np.asarray(y, dtype=float), self.predict(X)))
+        r2 = r2[self.valid_targets_ & ~np.isnan(r2)]
+        return float(r2.mean()) if r2.size else float("nan")
+
+    def _validated(
+        self, X: ArrayLike, y: ArrayLike
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        one_dimensional = np.asarray(y).ndim == 1
+        features: dict[str, Any] = {
+            "dtype": [np.float64, np.float32],
+            "ensure_min_samples": 2,
+        }
+        responses: dict[str, Any] = {
+            "dtype": [np.float64, np.float32],
+            "ensure_2d": False,
+            "ensure_all_finite": one_dimensional,
+        }
+        x, checked = validate_data(
+            self, X, y, validate_separately=(features, responses)
+        )
+        if len(x) != len(checked):
+            raise ValueError(
+                "X and y must have one row per sample: inconsistent numbers of "
+                f"samples, got {len(x)} and {len(checked)} rows. In fMRI a row is one "
+                "TR: were the same dummy volumes dropped from both?"
+            )
+        dtype = np.result_type(x, checked)
+        return x.astype(dtype, copy=False), checked.astype(dtype, copy=False)
+
+
+def _checked_alphas(alphas: ArrayLike) -> NDArray[np.float64]:
+    checked = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    if checked.ndim != 1 or not checked.size or not (checked >= 0).all():
+        raise UsageError(f"alphas must be numbers of 0 or above, got {alphas!r}")
+    if not np.isfinite(checked).all():
+        raise UsageError(f"alphas must be finite, got {alphas!r}")
+    return checked
+
+
+def _warn_of_edges(
+    best_alphas: NDArray[np.float64], alphas: NDArray[np.float64]
+) -> None:
+    smallest, largest = edge_shares(best_alphas, alphas)
+    if smallest > _EDGE_SHARE:
+        warnings.warn(
+            f"{smallest:.0%} of the targets chose the smallest alpha, "
+            f"{alphas.min():g}: a smaller one may predict them better",
+            stacklevel=3,
+        )
+    if largest > _EDGE_SHARE:
+        warnings.warn(
+            f"{largest:.0%} of the targets chose the largest alpha, {alphas.max():g}: "
+            "a larger one may predict them better, unless the features tell nothing "
+            "about them",
+            stacklevel=3,
+        )
+
+
+def _warn_of_masked(valid: NDArray[np.bool_]) -> None:
+    if not valid.all():
+        warnings.warn(
+            f"{int((~valid).sum())} of {len(valid)} targets are constant or have "
+            "missing values and were not fitted: see valid_targets_",
+            stacklevel=3,
+        )
