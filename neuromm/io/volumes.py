@@ -213,7 +213,9 @@ def _header(stream: BinaryIO, path: Path) -> Any:
         raise DataError("is not a NIfTI file: its header is damaged", path)
     block += stream.read(size - 348)
     if len(block) < size:
-        raise DataError("is truncated: its header is not complete", path)
+        raise DataError(
+            "is truncated: its header is not complete; copy or download it again", path
+        )
     kinds = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
     try:
         header = kinds[size](binaryblock=block, check=False)
