@@ -56,6 +56,7 @@ _OTHER_UNITS = {
     *("aru", "a.u.", "arbitrary", "boolean", "m/s2", "m/s^2", "rad", "deg", "px"),
     *("pixel", "rad/s", "deg/s", "lux", "mm", "cm", "m", "m/s"),
 }
+_HEAD_FRAMES = {"CapTrak", "ElektaNeuromag", "ChietiItab"}  # as MNE's head frame
 _MAGNETIC = {"T", "mT", "uT", "nT", "pT", "fT", "T/m", "fT/cm", "fT/m", "pT/m", "n/a"}
 
 # What MNE and mne-bids warn of that bears on the samples; the rest (columns of
@@ -124,7 +125,7 @@ def load_recording(
     if table is not None and channels is not None:
         _apply_channels(raw, table, path, channels)
     _apply_metadata(raw, metadata, path)
-    _check_positions(raw, companions, path)
+    _settle_positions(raw, companions, path)
     _require_types(raw, needed, modality, path)
     return Sample(
         data=raw,
@@ -291,6 +292,14 @@ def _open(path: Path, root: Path | None, blank: Mapping[str, str]) -> Any:
         _warn(path, message)
     if raw.n_times < 1:
         raise DataError("holds no samples", path)
+    try:
+        raw.get_channel_types()
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"has a channel whose type or unit MNE does not know ({error}). Is the "
+            "file damaged?",
+            path,
+        ) from error
     return raw
 
 
@@ -315,18 +324,26 @@ def _quietly(
     path: Path, function: Any, *arguments: Any, **options: Any
 ) -> tuple[Any, list[str]]:
     """Call a reader; its warnings about samples, and its errors as ours."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
+    from mne.utils import logger
+
+    def silent(_: Any) -> bool:
+        return False
+
+    # MNE logs to the standard output, which belongs to the command. At the level
+    # "error" it would not warn either.
+    logger.addFilter(silent)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             raw = function(*arguments, verbose="warning", **options)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"cannot be read ({type(error).__name__}: {error}). Is the file whole, "
-                "and of the format that its extension says?",
-                path,
-            ) from error
+    except Exception as error:
+        raise DataError(
+            f"cannot be read ({type(error).__name__}: {error}). Is the file whole, "
+            "and of the format that its extension says?",
+            path,
+        ) from error
+    finally:
+        logger.removeFilter(silent)
     texts = dict.fromkeys(str(item.message) for item in caught)
     return raw, [" ".join(t.split()) for t in texts if _TELLING.search(t)]
 
@@ -410,7 +427,8 @@ def _apply_metadata(raw: Any, metadata: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _check_positions(raw: Any, companions: Mapping[str, Path], path: Path) -> None:
+def _settle_positions(raw: Any, companions: Mapping[str, Path], path: Path) -> None:
+    """Positions with a known unit, or none."""
     electrodes, system = companions.get("electrodes"), companions.get("coordsystem")
     if electrodes is None:
         return
@@ -423,11 +441,23 @@ def _check_positions(raw: Any, companions: Mapping[str, Path], path: Path) -> No
     elif read_coordsystem(system).units is None:
         _warn(path, f"the unit of positions is n/a in {Path(system).name}: left out")
     else:
-        read_electrodes(electrodes, system)
+        _place(raw, read_electrodes(electrodes, system))
         return
     # mne-bids would have guessed the unit from the size of the numbers.
     if raw.get_montage() is not None:
         raw.set_montage(None, verbose="error")
+
+
+def _place(raw: Any, electrodes: pd.DataFrame) -> None:
+    """Put positions in MNE's head frame where mne-bids could not choose a table."""
+    import mne
+
+    if raw.get_montage() is not None or electrodes.attrs["frame"] not in _HEAD_FRAMES:
+        return
+    metres = electrodes.set_index("name")[["x", "y", "z"]].dropna() / 1000
+    placed = {name: metres.loc[name].to_numpy() for name in metres.index}
+    montage = mne.channels.make_dig_montage(placed, coord_frame="head")
+    raw.set_montage(montage, on_missing="ignore", verbose="error")
 
 
 def _require_types(raw: Any, needed: Sequence[str], modality: str, path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from neuromm.core import DataError, InputMissingError
+from neuromm.io.mat_files import check_mat_file
 
 __all__ = [
     "HeaderUnit",
@@ -97,6 +98,8 @@ def check_recording(path: Path, folder: Path) -> tuple[HeaderUnit, ...] | None:
         return _check_brainvision(path, folder)
     if name.endswith((".fif", ".fif.gz")):
         _check_fif(path, folder)
+    if name.endswith(".set"):
+        check_mat_file(path)
     return None
 
 

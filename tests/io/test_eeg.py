@@ -185,7 +185,8 @@ def test_an_unknown_brainvision_unit_is_an_error_that_names_the_channel(tmp_path
 
 
 def test_a_truncated_eeglab_file_is_refused(tmp_path):
-    scipy_io = pytest.importorskip("scipy.io")
+    from scipy.io import savemat
+
     names = np.array([[(name,)] for name in NAMES], dtype=[("labels", "O")])
     content = {
         "setname": "rest",
@@ -201,7 +202,7 @@ def test_a_truncated_eeglab_file_is_refused(tmp_path):
         "chaninfo": {"nosedir": "+X"},
     }
     path = tmp_path / "rest.set"
-    scipy_io.savemat(path, {"EEG": content}, appendmat=False)
+    savemat(path, {"EEG": content}, appendmat=False)
     samples = np.arange(600, dtype="<f4")
     (tmp_path / "rest.fdt").write_bytes(samples.tobytes())
     loaded = eeg.load(path).data.get_data()
@@ -209,6 +210,45 @@ def test_a_truncated_eeglab_file_is_refused(tmp_path):
     np.testing.assert_allclose(loaded, 1e-6 * samples.reshape(200, 3).T, rtol=1e-6)
     cut(tmp_path / "rest.fdt", 4)
     with pytest.raises(DataError, match=r"rest.fdt: .*2400 bytes.* has 2396"):
+        eeg.load(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_whole_matlab_file_is_accepted_and_a_cut_one_is_not(tmp_path, compressed):
+    from scipy.io import savemat
+    from scipy.sparse import csc_array
+
+    from neuromm.io.mat_files import check_mat_file
+
+    path = tmp_path / "content.mat"
+    content = {
+        "numbers": np.arange(6.0).reshape(2, 3) + 1j,
+        "nested": {"text": "µV", "list": [1, {"empty": np.zeros((0, 0))}], "none": ""},
+        "sparse": csc_array(np.eye(3)),
+        "mixed": np.array(["a", 1], dtype=object),
+        "flag": np.array([True]),
+    }
+    savemat(path, content, do_compression=compressed)
+    check_mat_file(path)
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(DataError, match=r"content.mat: is a damaged MATLAB file"):
+            check_mat_file(path)
+
+
+def test_a_matlab_file_that_would_crash_scipy_is_refused(tmp_path):
+    """A field that claims 4 GB: SciPy takes the process down with it."""
+    from scipy.io import savemat
+
+    path = tmp_path / "rest.set"
+    savemat(path, {"EEG": {"setname": "rest", "nbchan": 3.0}}, appendmat=False)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"setname")
+    following = content.index((14).to_bytes(4, "little"), place)
+    content[following + 4 : following + 8] = b"\xff\xff\xff\xff"
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="larger than the whole"):
         eeg.load(path)
 
 

@@ -74,6 +74,18 @@ def test_a_fif_without_samples_is_refused(tmp_path):
         meg.load(path)
 
 
+def test_a_channel_of_unknown_unit_is_refused(tmp_path):
+    path = meg.write_example(tmp_path)
+    content = bytearray(path.read_bytes())
+    # In the record of a channel the unit stands eight bytes before the name.
+    place = content.index(b"MEG0111") - 8
+    assert int.from_bytes(content[place : place + 4], "big") == 112  # tesla
+    content[place : place + 4] = (9999).to_bytes(4, "big")
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="type or unit MNE does not know"):
+        meg.load(path)
+
+
 def test_a_split_recording_whose_next_part_is_missing_is_refused(tmp_path):
     whole = meg.load(meg.write_example(tmp_path)).data.load_data()
     signals = np.tile(whole.get_data(), (1, 350))
