@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neuromm.core import DataError, TargetSpace, UsageError, response_matrix
+from neuromm.prepare.data_channels import data_channels
 from neuromm.prepare.gaps import bad_spans, recording_segments
 from neuromm.prepare.time_bins import time_bins
 
@@ -295,11 +296,7 @@ def _check_onsets(onsets: NDArray[np.float64], duration: float) -> None:
 
 
 def _good_data_channels(raw: Any) -> NDArray[np.int64]:
-    import mne
-
-    picks: NDArray[np.int64] = mne.pick_types(
-        raw.info, meg=True, eeg=True, seeg=True, ecog=True, dbs=True, exclude="bads"
-    )
+    picks = data_channels(raw.info, bads=False)
     if len(picks) == 0:
         raise UsageError(
             "the recording has no good MEG, EEG or intracranial channel "

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.core import UsageError
+from neuromm.prepare.data_channels import data_channels
 from neuromm.prepare.gaps import recording_segments
 
 __all__ = ["band_pass", "high_gamma", "line_harmonics", "notch"]
@@ -232,11 +233,7 @@ def _on_segments(
     raw: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> Any:
     """Copy of ``raw`` with the data channels of each uninterrupted stretch replaced."""
-    import mne
-
-    picks = mne.pick_types(
-        raw.info, meg=True, eeg=True, seeg=True, ecog=True, dbs=True, exclude=()
-    )
+    picks = data_channels(raw.info)
     segments = recording_segments(raw)
 
     def apply(data: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from neuromm.core import DataError, UsageError
+from neuromm.prepare.data_channels import data_channels
 from neuromm.prepare.shafts import bare_name, contacts_by_shaft
 
 __all__ = ["Scheme", "rereference"]
@@ -73,7 +74,7 @@ def rereference(raw: Any, scheme: Scheme) -> Any:
     if scheme not in get_args(Scheme):
         known = ", ".join(get_args(Scheme))
         raise UsageError(f"unknown reference scheme {scheme!r} (known: {known})")
-    data = _data_channels(raw)
+    data = _data_only(raw)
     if scheme == "none":
         return data
     if scheme == "average":
@@ -82,12 +83,8 @@ def rereference(raw: Any, scheme: Scheme) -> Any:
     return _bipolar(data, shafts) if scheme == "bipolar" else _laplacian(data, shafts)
 
 
-def _data_channels(raw: Any) -> Any:
-    import mne
-
-    picks = mne.pick_types(
-        raw.info, meg=True, eeg=True, seeg=True, ecog=True, dbs=True, exclude=()
-    )
+def _data_only(raw: Any) -> Any:
+    picks = data_channels(raw.info)
     if len(picks) == 0:
         types = ", ".join(sorted(set(raw.get_channel_types())))
         raise UsageError(

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromm.core import UsageError
 from neuromm.prepare.channel_targets import checked_times, target_table
+from neuromm.prepare.data_channels import data_channels
 
 __all__ = ["SensorSpace"]
 
@@ -47,9 +48,7 @@ class SensorSpace:
     def __init__(self, info: Any, times: ArrayLike | None = None) -> None:
         import mne
 
-        picks = mne.pick_types(
-            info, meg=True, eeg=True, seeg=True, ecog=True, dbs=True, exclude=()
-        )
+        picks = data_channels(info)
         if len(picks) == 0:
             raise UsageError("a sensor space needs MEG, EEG or intracranial channels")
         self._info = mne.pick_info(info, picks)
