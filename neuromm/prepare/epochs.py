@@ -23,8 +23,9 @@ _STIMULUS_COLUMNS = ("stim_file", "trial_type")
 
 _UNITS = {"mag": "T", "grad": "T/m"}  # every other data channel is in V
 
-# Values in memory at once while epochs are averaged into bins: 256 MB of floats.
-_BLOCK_VALUES = 2**25
+# Values of the epochs in memory at once: 64 MB of floats, and as much again three times
+# while they are averaged into bins.
+_BLOCK_VALUES = 2**23
 
 
 class _ChannelSpace(TargetSpace, Protocol):
