@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import uuid
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,9 @@ def read_npz(path: Path, name: str) -> FeatureTable:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile meets damage with errors of several types
         raise DataError(f"cannot be read ({error}): copy it again", path) from error
     columns = arrays.pop("columns", None)
     attrs = _attrs_of(arrays.pop("attrs", None), path)

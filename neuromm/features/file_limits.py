@@ -6,6 +6,8 @@ can point at any other file of the machine.
 
 import gzip
 import json
+import mmap
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +24,8 @@ __all__ = ["check_expansion", "check_hdf5", "check_npz", "check_zarr", "unpacked
 _MAX_RATIO = 500
 _ALWAYS_ALLOWED_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
+
+_HEAP = b"GCOL\x01\x00\x00\x00"
 
 # Codecs that only move or compress bytes. Others, pickle above all, are refused.
 _PLAIN_CODECS = {
@@ -94,7 +98,9 @@ def check_npz(path: Path) -> None:
                 total += entry.file_size
                 check_expansion(total, stored, path)
                 _check_npy_entry(archive, entry, path)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # zipfile meets damage with errors of several types
         raise DataError(
             f"is no readable .npz ({error}): it is cut short or damaged, copy it again",
             path,
@@ -141,6 +147,7 @@ def check_hdf5(path: Path) -> None:
     """
     import h5py
 
+    _check_heaps(path)
     try:
         with h5py.File(path, "r") as file:
             declared = _checked_group(file, path, set())
@@ -153,6 +160,41 @@ def check_hdf5(path: Path) -> None:
             path,
         ) from error
     check_expansion(declared, path.stat().st_size, path)
+
+
+def _check_heaps(path: Path) -> None:
+    """Check the heaps that hold text: HDF5 2.0 never ends at a free block of size 0.
+
+    Layout (HDF5 file format 3.0, "Global Heap"): "GCOL", version, 3 zeros, size; then
+    objects of a 16-byte header (index, count, 4 zeros, size) and data padded to 8.
+    Index 0 is the free space that ends the heap; its size counts the header.
+    """
+    if path.stat().st_size == 0:
+        raise DataError("is empty, expected a NetCDF-4 (HDF5) file", path)
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        start = content.find(_HEAP)
+        while start >= 0:
+            if not _is_walkable(content, start):
+                raise DataError("is damaged (a heap of texts): copy it again", path)
+            start = content.find(_HEAP, start + len(_HEAP))
+
+
+def _is_walkable(content: mmap.mmap, start: int) -> bool:
+    if start + 16 > len(content):
+        return False
+    (size,) = struct.unpack_from("<Q", content, start + 8)
+    end, place = start + size, start + 16
+    if end > len(content):
+        return False
+    while place + 16 <= end:
+        index, n_bytes = struct.unpack_from("<H6xQ", content, place)
+        if index == 0:
+            return bool(16 <= n_bytes <= end - place)
+        place += 16 + (n_bytes + 7) // 8 * 8
+    return bool(place <= end)
 
 
 def _checked_group(group: Any, path: Path, seen: set[int]) -> int:

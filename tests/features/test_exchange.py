@@ -135,7 +135,7 @@ def test_single_arrays_are_features_too(tmp_path):
     np.testing.assert_array_equal(table.values, [[0.5, 1], [0.7, 2]])
 
 
-@pytest.mark.filterwarnings("ignore:The data type.*Zarr V3:UserWarning")
+@pytest.mark.filterwarnings("ignore:The data type.*does not have a Zarr V3")
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_an_array_of_xarray_is_read(tmp_path, zarr_format):
     array = xr.DataArray(
@@ -371,6 +371,17 @@ def test_a_truncated_file_is_named(tmp_path, extension, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(DataError, match=rf"x{extension}: "):
+        read_features(path)
+
+
+def test_a_heap_without_an_end_is_refused(tmp_path):
+    # HDF5 2.0 walks such a heap for ever.
+    path = write_features(tmp_path / "x.nc", vision())
+    content = bytearray(path.read_bytes())
+    start = content.find(b"GCOL")
+    content[start + 16 : start + 32] = bytes(16)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
         read_features(path)
 
 
