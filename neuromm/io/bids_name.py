@@ -8,6 +8,7 @@ References
 BIDS 1.11, Common principles, "Filenames" and Appendix "Entities".
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ def _is_same(name: str, label: str | None, value: str | None) -> bool:
     return label == value
 
 
+@functools.lru_cache(maxsize=65_536)  # folders and labels come again and again
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key by which ``run-2`` comes before ``run-10``."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)

@@ -99,9 +99,9 @@ class AncpLayout:
         parsed = [parse_name(path, self.root) for path in sorted(walked, key=_by_parts)]
         self._files = [file for file in parsed if file is not None]
         self._warn_of_contradictions(walked)
-        self._by_kind: dict[tuple[str, str], list[BidsFile]] = defaultdict(list)
+        self._by_suffix: dict[str, list[BidsFile]] = defaultdict(list)
         for file in self._files:
-            self._by_kind[file.suffix, file.extension].append(file)
+            self._by_suffix[file.suffix].append(file)
 
     def subjects(self) -> list[str]:
         """Labels of the indexed subjects, without ``sub-``, sorted."""
@@ -145,12 +145,10 @@ class AncpLayout:
         return merged_metadata(applicable(sidecars, file.folder, file.entities))
 
     def _candidates(self, wanted: Mapping[str, Wanted]) -> Sequence[BidsFile]:
-        suffix, extension = wanted.get("suffix"), wanted.get("extension")
-        if not isinstance(suffix, str) or not isinstance(extension, str):
+        suffix = wanted.get("suffix")
+        if not isinstance(suffix, str) or suffix == ANY:
             return self._files
-        if ANY in (suffix, extension):
-            return self._files
-        return self._by_kind.get((suffix, extension), ())
+        return self._by_suffix.get(suffix, ())
 
     def _warn_of_contradictions(self, walked: Sequence[str]) -> None:
         kept = {file.path for file in self._files}
