@@ -5,7 +5,7 @@ rest by an inner cross-validation; held-out predictions are scored. Whatever is 
 (means and scales of features, penalties, weights) comes from training samples alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from neuromm.encoding.default_folds import (
     run_labels,
 )
 from neuromm.encoding.memory import parse_memory
-from neuromm.encoding.permutation import permutation_test
+from neuromm.encoding.permutation import check_blocks, permutation_test
 from neuromm.encoding.ridge_fit import RidgeFit, edge_shares, fit_ridge
 from neuromm.encoding.splitters import Split
 from neuromm.kernels import Moments, is_constant
@@ -172,6 +172,9 @@ def encode(
     y = matrix.to_numpy()
     y = y if y.dtype in (np.float32, np.float64) else y.astype(np.float64)
     folds, description = outer_folds(matrix, cv)
+    block = default_block(matrix) if block is None else block
+    if n_permutations:  # before hours of fitting, not after
+        check_blocks(run_labels(matrix), block)
     grid = np.geomspace(1e-4, 1e5, 19) * len(y) if alphas is None else alphas
     job = _Job(
         responses=matrix,
@@ -186,7 +189,7 @@ def encode(
         standardize=standardize,
         memory_limit=parse_memory(memory_limit),
         n_permutations=n_permutations,
-        block=default_block(matrix) if block is None else block,
+        block=block,
         seed=_seed(rng),
         keep_weights=keep_weights,
         keep_predictions=keep_predictions,
@@ -197,7 +200,7 @@ def encode(
 
 
 def _encode_space(
-    name: str, parts: Sequence[xr.DataArray], job: _Job
+    name: str, parts: Mapping[str, xr.DataArray], job: _Job
 ) -> EncodingResult:
     x, columns = _paired_matrix(name, parts, job.responses)
     tally = _Tally()
@@ -352,18 +355,19 @@ def _attributes(tally: _Tally, n_features: int, job: _Job) -> dict[str, Any]:
 
 def _feature_spaces(
     features: xr.DataArray | Mapping[str, xr.DataArray], joint: bool
-) -> dict[str, list[xr.DataArray]]:
+) -> dict[str, dict[str, xr.DataArray]]:
     if isinstance(features, xr.DataArray):
         features = {str(features.attrs.get("space") or "features"): features}
     if not features:
         raise UsageError("encode needs at least one feature space, got none")
-    if "joint" in features:
+    joint = joint and len(features) > 1
+    if joint and "joint" in features:
         raise UsageError(
             "a feature space cannot be called 'joint', the name of all spaces together"
         )
-    spaces = {name: [matrix] for name, matrix in features.items()}
-    if joint and len(spaces) > 1:
-        spaces["joint"] = list(features.values())
+    spaces = {name: {name: matrix} for name, matrix in features.items()}
+    if joint:
+        spaces["joint"] = dict(features)
     return spaces
 
 
@@ -379,14 +383,13 @@ def _mean_response(
 
 
 def _paired_matrix(
-    name: str, parts: Sequence[xr.DataArray], responses: xr.DataArray
+    name: str, parts: Mapping[str, xr.DataArray], responses: xr.DataArray
 ) -> tuple[Array, list[str]]:
     """Features on the samples of the responses, side by side, and their names."""
     matrices, columns = [], []
-    for part in parts:
+    for space, part in parts.items():
         paired, _ = pair_samples(part.transpose("sample", "feature"), responses)
         matrices.append(paired.to_numpy())
-        space = str(part.attrs.get("space", ""))
         labels = [str(label) for label in paired["feature"].to_numpy()]
         columns += [f"{space}:{one}" if len(parts) > 1 else one for one in labels]
     x = np.concatenate(matrices, axis=1)

@@ -20,7 +20,7 @@ from neuromm.encoding.scores import correlation_score, r2_score
 from neuromm.encoding.splitters import run_rows
 from neuromm.kernels import is_constant
 
-__all__ = ["PermutationResult", "permutation_test"]
+__all__ = ["PermutationResult", "check_blocks", "permutation_test"]
 
 # Working arrays of a chunk of targets stay near this many bytes.
 _CHUNK_BYTES = 64 * 10**6
@@ -134,6 +134,19 @@ def permutation_test(
     )
 
 
+def check_blocks(groups: ArrayLike, block: int) -> None:
+    """Raise `UsageError` unless some run holds two blocks that can change places."""
+    if block < 1:
+        raise UsageError(f"block must be 1 sample or more, got {block}")
+    longest = max(len(rows) for rows in run_rows(groups))
+    if longest // block < 2:
+        raise UsageError(
+            f"no run holds two blocks of {block} samples (the longest has {longest}), "
+            "so nothing can be permuted within runs. Take shorter blocks, as long as "
+            "they outlast the autocorrelation."
+        )
+
+
 def _block_layout(
     n_samples: int,
     groups: ArrayLike | None,
@@ -141,13 +154,12 @@ def _block_layout(
     n_permutations: int,
     rng: int | np.random.Generator,
 ) -> list[_Group]:
-    if block < 1 or n_permutations < 1:
-        raise UsageError(
-            f"block and n_permutations must be 1 or more, got {block} and "
-            f"{n_permutations}"
-        )
+    if n_permutations < 1:
+        raise UsageError(f"n_permutations must be 1 or more, got {n_permutations}")
+    groups = np.zeros(n_samples) if groups is None else groups
+    check_blocks(groups, block)
+    members = run_rows(groups)
     generator = np.random.default_rng(rng)
-    members = [np.arange(n_samples)] if groups is None else run_rows(groups)
     layout = []
     for rows in members:
         n_blocks = len(rows) // block
@@ -160,13 +172,6 @@ def _block_layout(
                 rows[: n_blocks * length].reshape(n_blocks, length),
                 generator.permuted(orders, axis=1),
             )
-        )
-    if not layout:
-        longest = max(len(rows) for rows in members)
-        raise UsageError(
-            f"no run holds two blocks of {block} samples (the longest has {longest}), "
-            "so nothing can be permuted within runs. Take shorter blocks, as long as "
-            "they outlast the autocorrelation."
         )
     return layout
 
