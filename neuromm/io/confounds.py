@@ -4,8 +4,8 @@ References
 ----------
 Esteban et al. (2019) fMRIPrep. Nature Methods 16:111-116; names of the columns in
 https://fmriprep.org/en/stable/outputs.html (confounds).
-Friston et al. (1996) Movement-related effects in fMRI time-series. Magn. Reson. Med.
-35:346-355 (the 24 motion parameters).
+Friston et al. (1996) Movement-related effects in fMRI time-series. Magnetic
+Resonance in Medicine 35:346-355 (the 24 motion parameters).
 """
 
 import re
