@@ -107,14 +107,18 @@ def region_means(subjects: Mapping[str, Sequence[Unit]]) -> pd.DataFrame:
     tables = []
     for subject, units in subjects.items():
         for unit in units:
-            table = region_table(channel_peaks(unit.table))
+            table = region_table(channel_peaks(unit.table)).drop(
+                columns="n_significant"
+            )
+            if table.empty:
+                continue
             table["subject"] = subject
             table["unit"], table["datatype"] = _shared_name(unit), unit.datatype
             tables.append(table)
+    if not tables:
+        return pd.DataFrame(columns=list(_COLUMNS))
     keys = ["unit", "datatype", "space", "region"]
     every = pd.concat(tables, ignore_index=True)
-    if every.empty:
-        return pd.DataFrame(columns=list(_COLUMNS))
     order = {space: i for i, space in enumerate(dict.fromkeys(every["space"]))}
     every["space"] = every["space"].astype(str)
     every["region"] = every["region"].astype(str)

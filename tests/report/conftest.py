@@ -1,8 +1,9 @@
 """Small encoding results with known scores, written as an output folder."""
 
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 
 from neuromm.core import EncodingResult, Provenance
+from neuromm.report import write_group_report, write_subject_report
 from neuromm.report.derivatives import prepare_output, write_unit
 
 ALPHAS = [0.1, 1.0, 10.0, 100.0, 1000.0]
@@ -382,12 +384,46 @@ def output(tmp_path: Path, source: Path) -> Path:
 
 
 @pytest.fixture
-def builders() -> dict[str, Callable[..., list[Path]]]:
-    """Writers of one unit each, by kind."""
-    return {
-        "volume": write_volume_unit,
-        "surface": write_surface_unit,
-        "native": write_native_unit,
-        "eeg": write_eeg_unit,
-        "ieeg": write_ieeg_unit,
-    }
+def builders() -> SimpleNamespace:
+    """Writers of units, target spaces and results, for tests that vary them."""
+    return SimpleNamespace(
+        **{name: value for name, value in globals().items() if name in _BUILDERS}
+    )
+
+
+_BUILDERS = {
+    "Volume", "Surface", "Points", "mni_mask", "native_mask", "contacts", "sensors",
+    "results_of", "bumps", "write_volume_unit", "write_surface_unit",
+    "write_native_unit", "write_eeg_unit", "write_ieeg_unit", "TIMES", "CENTRES",
+    "FMRI_DESIGN", "EPOCH_DESIGN",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder of two subjects with every kind of unit; not to be changed."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "bids").mkdir()
+    prepare_output(root / "out", root / "bids", {"fmriprep": root / "fmriprep"})
+    out = root / "out"
+    for seed, subject in enumerate(("01", "02")):
+        write_volume_unit(out, subject, spacing_mm=9, seed=seed)
+        frame = "MNI152NLin2009cAsym" if subject == "01" else "ACPC"
+        write_ieeg_unit(out, subject, frame=frame, seed=seed)
+    write_native_unit(out, "01")
+    write_eeg_unit(out, "01")
+    write_surface_unit(out, "01")
+    return out
+
+
+@pytest.fixture(scope="session")
+def reported(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study with reports, and with what a run leaves behind; not to be changed."""
+    root = tmp_path_factory.mktemp("reported") / "out"
+    shutil.copytree(study, root)
+    write_subject_report(root, "01")
+    write_group_report(root)
+    (root / "logs" / "crash-sub-01.txt").write_text("a traceback")
+    (root / ".neuromm" / "units").mkdir(parents=True)
+    (root / ".neuromm" / "units" / "sub-01.json").write_text("{}")
+    return root

@@ -1,5 +1,6 @@
 """Volume maps: on the glass brain in MNI space, as slices in any other space."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -46,18 +47,21 @@ def glass_brain(
     cmap = colour_map(signed=signed)
     with style():
         figure = canvas(9.6, 2.5, constrained=False)
-        plotting.plot_glass_brain(
-            nib.Nifti1Image(values, image.affine),
-            figure=figure,
-            axes=(0.0, 0.0, 0.9, 1.0),
-            display_mode="lyrz",
-            plot_abs=False,
-            vmin=limits[0],
-            vmax=limits[1],
-            cmap=cmap,
-            threshold=1e-6,  # 0 is background
-            colorbar=False,
-        )
+        with warnings.catch_warnings():
+            # A map without any score is drawn as an empty brain, which is meant.
+            warnings.filterwarnings("ignore", "empty mask")
+            plotting.plot_glass_brain(
+                nib.Nifti1Image(values, image.affine),
+                figure=figure,
+                axes=(0.0, 0.0, 0.9, 1.0),
+                display_mode="lyrz",
+                plot_abs=False,
+                vmin=limits[0],
+                vmax=limits[1],
+                cmap=cmap,
+                threshold=1e-6,  # 0 is background
+                colorbar=False,
+            )
         colour_bar(figure, limits, "Pearson's r", place=BAR_PLACE, cmap=cmap)
         return Picture(
             png(figure),
