@@ -6,7 +6,7 @@ projection. Removing them one after the other would put drift back (Lindquist et
 References
 ----------
 Lindquist et al. (2019) Modular preprocessing pipelines can reintroduce artifacts into
-fMRI data. Hum. Brain Mapp. 40:2358-2376.
+fMRI data. Human Brain Mapping 40:2358-2376.
 """
 
 from pathlib import Path
