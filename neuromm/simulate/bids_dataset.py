@@ -49,23 +49,23 @@ class BidsTruth:
         ``"fmriprep"``, where there is fMRI.
     features : dict of str to Path
         Feature space to its table, keyed by ``stim_file``.
-    truth : DataFrame
+    table : DataFrame
         A row a voxel, contact or sensor: ``subject``; ``datatype`` (``func``, ``ieeg``
         or ``eeg``); ``target`` (voxel indices as in ``"12-30-4"``, or the channel);
         ``x``, ``y``, ``z`` (mm, MNI; nan for EEG); ``kind`` (``vision``, ``language``,
         ``both`` or ``none``); ``r_max``, the correlation of the noise-free signal with
         the recording once drift, motion and line noise are gone (for channels, at the
         peak of the response).
-    truth_path : Path
-        The same table as a file.
+    table_path : Path
+        The same as a file.
     """
 
     root: Path
     subjects: tuple[str, ...]
     derivatives: dict[str, Path]
     features: dict[str, Path]
-    truth: pd.DataFrame
-    truth_path: Path
+    table: pd.DataFrame
+    table_path: Path
 
 
 def make_bids_dataset(
@@ -130,22 +130,22 @@ def make_bids_dataset(
         # fMRIPrep's name for confounds is older than the standard's.
         write_text(derivatives["fmriprep"] / ".bidsignore", "*_timeseries.*\n")
     tables = [
-        table
+        part
         for label, stream in zip(subjects, subject_rngs, strict=True)
-        for table in _write_subject(
+        for part in _write_subject(
             root, label, film, tuning, modalities, n_runs, stream
         )
     ]
-    truth = pd.concat(tables, ignore_index=True)
-    truth_path = root / "derivatives" / "features" / "truth.tsv"
-    write_table(truth_path, truth, decimals=4)
+    table = pd.concat(tables, ignore_index=True)
+    table_path = root / "derivatives" / "features" / "truth.tsv"
+    write_table(table_path, table, decimals=4)
     return BidsTruth(
         root=root,
         subjects=subjects,
         derivatives=derivatives,
         features=features,
-        truth=truth,
-        truth_path=truth_path,
+        table=table,
+        table_path=table_path,
     )
 
 

@@ -158,7 +158,7 @@ def test_planted_voxels_are_told_from_noise_by_a_plain_ridge(truth):
         series -= nuisance @ np.linalg.lstsq(nuisance, series, rcond=None)[0]
         x.append(series[:, :32])
         y.append(series[:, 32:])
-    voxels = truth.truth[truth.truth["datatype"] == "func"]
+    voxels = truth.table[truth.table["datatype"] == "func"]
     r = held_out_correlation(x, y)
     planted = (voxels["kind"] != "none").to_numpy()
     assert roc_auc_score(planted, r) > 0.9
@@ -170,7 +170,7 @@ def test_planted_voxels_are_told_from_noise_by_a_plain_ridge(truth):
 def test_planted_channels_are_told_from_noise_at_their_latency(
     truth, voltages, datatype
 ):
-    channels = truth.truth[truth.truth["datatype"] == datatype]
+    channels = truth.table[truth.table["datatype"] == datatype]
     kinds = channels["kind"].to_numpy()
     r = np.empty(len(kinds))
     peaks = {"vision": 0.2, "language": 0.4, "both": 0.475, "none": 0.4}
@@ -181,14 +181,14 @@ def test_planted_channels_are_told_from_noise_at_their_latency(
 
 
 def test_planted_channels_are_silent_before_the_event(truth, voltages):
-    channels = truth.truth.query("datatype == 'ieeg'")
+    channels = truth.table.query("datatype == 'ieeg'")
     r = channel_correlation(truth, voltages["ieeg"], -0.1)
     # 200 events: the mean of about 15 null correlations has an error of 0.02.
     assert abs(r[channels["kind"] != "none"].mean()) < 0.06
 
 
 def test_noise_of_a_window_has_the_deviation_that_the_truth_assumes(truth, voltages):
-    quiet = truth.truth.query("datatype == 'ieeg'")["kind"].to_numpy() == "none"
+    quiet = truth.table.query("datatype == 'ieeg'")["kind"].to_numpy() == "none"
     deviation = np.vstack(windows(voltages["ieeg"], 0.2))[:, quiet].std()
     assert deviation == pytest.approx(WINDOW_NOISE_V, rel=0.05)
 
@@ -208,7 +208,7 @@ def test_truth_names_every_voxel_of_the_mask_by_its_indices(truth):
 
     folder = truth.derivatives["fmriprep"] / "sub-01" / "func"
     mask = nibabel.load(next(folder.glob("*_mask.nii.gz")))
-    voxels = truth.truth[truth.truth["datatype"] == "func"]
+    voxels = truth.table[truth.table["datatype"] == "func"]
     indices = np.array([name.split("-") for name in voxels["target"]], dtype=int)
     np.testing.assert_array_equal(indices, np.argwhere(mask.get_fdata() > 0))
     centres = indices @ mask.affine[:3, :3].T + mask.affine[:3, 3]
@@ -219,13 +219,13 @@ def test_truth_on_disk_is_the_truth_in_memory(truth):
     # Four decimals on disk; pandas reads "none" as text, since only n/a is missing.
     pd.testing.assert_frame_equal(
         pd.read_csv(
-            truth.truth_path,
+            truth.table_path,
             sep="\t",
             dtype={"subject": str, "kind": object},
             keep_default_na=False,
             na_values={"x": "n/a", "y": "n/a", "z": "n/a"},
         ),
-        truth.truth,
+        truth.table,
         check_dtype=False,
         atol=1e-4,
     )
