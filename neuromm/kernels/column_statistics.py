@@ -186,4 +186,5 @@ def _mean(x: Array) -> NDArray[np.float64]:
 
 def _centred(x: Array) -> Array:
     dtype = x.dtype if np.issubdtype(x.dtype, np.floating) else np.dtype(float)
-    return x - _mean(x).astype(dtype)
+    with np.errstate(invalid="ignore"):  # infinities become nan, as they should
+        return x - _mean(x).astype(dtype)
