@@ -161,6 +161,11 @@ def encode(
     the held-out responses, the convention of `r2_score`; a model that predicts each
     fold by its training mean scores just below 0. A target that is constant or holds
     nan is nan everywhere and listed in ``attrs["masked_targets"]``.
+
+    ``p`` takes the fitted models as given. Folds share training samples, so scores of
+    pure noise spread a little wider than their permutations: with 4 runs and white
+    noise, 4.3 % of targets had p <= 0.05 and 1.3 % p <= 0.01 (scoring "r2"; 7 % and
+    2 % with "correlation"). With few runs, take a small p with that caution.
     """
     spaces = _feature_spaces(features, joint)
     matrix, ceiling = _mean_response(responses)
