@@ -48,7 +48,7 @@ def plan(
     *,
     n_alphas: int = 20,
     cv: int = 5,
-    dtype: DTypeLike = np.float32,
+    dtype: DTypeLike = np.float64,
     memory_limit: int | str | None = None,
 ) -> Plan:
     """Predict memory and time of a cross-validated ridge.
