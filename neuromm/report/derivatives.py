@@ -63,6 +63,13 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         for column, (_, description) in STATISTICS.items()
     },
 }
+# Attributes of a result that the summary of its feature space tells.
+_OWN_TO_A_SPACE = {
+    "masked_targets",
+    "n_features",
+    "share_smallest_alpha",
+    "share_largest_alpha",
+}
 _LEADING = ("target", "x", "y", "z", "hemi", "time")
 _TRAILING = ("region", "space", "r", "r2", "alpha", "p", "q")
 
@@ -230,7 +237,8 @@ def _shared(results: Mapping[str, EncodingResult]) -> dict[str, Any]:
     attrs = {
         name: value
         for name, value in first.attrs.items()
-        if all(_plain(o.attrs.get(name)) == _plain(value) for o in others)
+        if name not in _OWN_TO_A_SPACE
+        and all(_plain(o.attrs.get(name)) == _plain(value) for o in others)
     }
     sizes = {"n_targets": first.scores.sizes["target"]}
     if "fold" in first.scores.sizes:

@@ -15,7 +15,8 @@ _WORDS = {
     "n_bad_channels": "bad channels a run",
     "n_events_left_out": "events left out",
     "n_folds": "folds",
-    "folds": "kind of folds",
+    "cv": "kind of folds",
+    "standardize": "features z-scored on training data",
     "alphas": "ridge penalties (alpha)",
     "hrf": "haemodynamic response",
     "delays_volumes": "delays (volumes)",
@@ -47,7 +48,8 @@ def design_rows(design: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     """
     rows: list[tuple[str, str]] = []
     for key, value in design.items():
-        if value is None:
+        unused = key == "delays_volumes" and design.get("hrf") not in {None, "fir"}
+        if value is None or unused:
             continue
         if key == "feature_spaces" and isinstance(value, Mapping):
             # Names of feature spaces are the user's: kept as they are.

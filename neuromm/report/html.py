@@ -44,6 +44,7 @@ NOTICE = (
     "decision about a patient."
 )
 _N_REGIONS = 10
+_N_NAMES = 5
 _EDGE_WARNING = 0.05  # share of targets at an edge of the alphas that is worth a word
 
 _NO_GROUP_TEST = "the mean is described, not tested"
@@ -191,16 +192,18 @@ def _overview_rows(unit: Unit) -> list[dict[str, Any]]:
 
 def _warnings(unit: Unit) -> list[str]:
     told = [str(text) for text in unit.sidecar.get("Warnings") or []]
-    unscored: dict[tuple[int, int], list[str]] = {}
+    unscored: dict[tuple[int, int, str], list[str]] = {}
     for space, numbers in unit.summary.items():
         n_targets = numbers.get("n_targets", 0)
         n_missing = n_targets - numbers.get("n_scored", 0)
         if n_missing:
-            unscored.setdefault((n_missing, n_targets), []).append(space)
+            names = ", ".join(numbers.get("unscored", [])[:_N_NAMES])
+            names += ", …" if n_missing > _N_NAMES else ""
+            unscored.setdefault((n_missing, n_targets, names), []).append(space)
     silent = [
         f"{n_missing:,} of {n_targets:,} targets could not be scored (constant, or "
-        f"with missing values): {', '.join(spaces)}"
-        for (n_missing, n_targets), spaces in unscored.items()
+        f"with missing values) in {', '.join(spaces)}: {names}"
+        for (n_missing, n_targets, names), spaces in unscored.items()
     ]
     return [*told, *silent]
 

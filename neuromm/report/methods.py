@@ -36,7 +36,7 @@ _REFERENCES = {
     "for functional MRI. Nat Methods 16:111-116. doi:10.1038/s41592-018-0235-4",
     "fsaverage": "Fischl B, Sereno MI, Tootell RBH, Dale AM (1999) High-resolution "
     "intersubject averaging and a coordinate system for the cortical surface. "
-    "Hum Brain Mapp 8:272-284",
+    "Human Brain Mapping 8:272-284",
     "glover": "Glover GH (1999) Deconvolution of impulse response in event-related "
     "BOLD fMRI. NeuroImage 9:416-429. doi:10.1006/nimg.1998.0419",
     "friston": "Friston KJ, et al. (1998) Event-related fMRI: characterizing "
@@ -226,6 +226,9 @@ def _features(design: Mapping[str, Any]) -> str:
         "impulse response)"
         if delays
         else None,
+        "Features were z-scored by mean and standard deviation of the training data"
+        if design.get("standardize")
+        else None,
     )
 
 
@@ -265,8 +268,9 @@ def _statistics(design: Mapping[str, Any]) -> str:
         )
     block = design.get("block")
     return _sentences(
-        f"Chance was assessed with {n_permutations} permutations"
-        + (f" of blocks of {block} samples" if block else "")
+        f"Chance was assessed with {n_permutations} permutations of the responses "
+        "against the predictions within runs"
+        + (f", in blocks of {block} samples" if block else "")
         + "; p = (1 + number of permutations at or above the observed score) / (1 + "
         "number of permutations) (Phipson and Smyth, 2010)",
         "The false discovery rate was controlled over the targets of each feature "
@@ -291,12 +295,10 @@ def _software(design: Mapping[str, Any]) -> str:
 
 
 def _folds(design: Mapping[str, Any]) -> str | None:
-    number, kind = design.get("n_folds"), design.get("folds")
-    if not number and not kind:
-        return None
-    text = "Models were tested on held-out data"
-    text += f" in {number} folds" if number else ""
-    return text + (f" ({kind})" if kind else "")
+    number, kind = design.get("n_folds"), design.get("cv")
+    if kind:
+        return f"Models were tested on held-out data ({kind})"
+    return f"Models were tested on held-out data in {number} folds" if number else None
 
 
 def _trimmed(trim: Any) -> str | None:

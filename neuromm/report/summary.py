@@ -16,6 +16,7 @@ __all__ = [
 
 SIGNIFICANCE = 0.05  # false discovery rate below which a target counts
 _N_TOP_REGIONS = 5
+_N_NAMES = 20
 _NO_REGION = ("", "n/a", "unknown", "background")
 
 
@@ -32,6 +33,7 @@ def unit_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     summary : dict
         Feature space to ``n_targets``, ``n_scored`` (finite r), ``median_r``,
         ``max_r`` and ``best_target`` (None where nothing is scored),
+        ``unscored`` (names of targets without a score, at most 20),
         ``n_significant`` (q < 0.05; None without a permutation test) and
         ``top_regions``, a list of {region, mean_r, n_targets}.
     """
@@ -116,6 +118,9 @@ def _space_summary(rows: pd.DataFrame) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "n_targets": len(rows),
         "n_scored": len(scored),
+        "unscored": rows.loc[rows["r"].isna(), "target"]
+        .astype(str)
+        .tolist()[:_N_NAMES],
         "median_r": _rounded(scored["r"].median()) if len(scored) else None,
         "max_r": _rounded(scored["r"].max()) if len(scored) else None,
         "best_target": str(scored["target"].to_numpy()[scored["r"].argmax()])

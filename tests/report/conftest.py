@@ -219,7 +219,7 @@ FMRI_DESIGN = {
     },
     "n_samples": 800,
     "runs": ["1", "2", "3", "4"],
-    "folds": "leave one run out",
+    "cv": "leave one run out, 4 folds",
     "alphas": ALPHAS,
     "t_r_s": 1.5,
     "hrf": "spm",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from neuromm.report import write_group_maps, write_group_report
-from neuromm.report.group import region_means
+from neuromm.report.group import region_means, write_region_means
 from neuromm.report.units import read_subjects
 
 NAME = "task-film_space-MNI152NLin2009cAsym_contrast-vision_stat-r"
@@ -83,7 +83,7 @@ def test_a_region_is_the_mean_of_the_subjects_means(three: Path):
 
 
 def test_the_planted_region_leads_the_table(three: Path):
-    write_group_report(three)
+    write_region_means(three, region_means(read_subjects(three)))
     table = pd.read_csv(three / "group_desc-encoding_regions.tsv", sep="\t")
     first = table.groupby("space", sort=False).first()
     assert first.loc["vision", "region"] == "L Lateral occipital"

@@ -93,8 +93,10 @@ def test_the_summary_shows_the_numbers_of_the_sidecars(reported: Path):
 def test_warnings_and_unscored_targets_are_shown(reported: Path):
     text = " ".join(Page(reported / "sub-01.html").text)
     assert "alpha lies at the largest value for 21 % of the voxels" in text
-    assert "3 of " in text
+    path = next((reported / "sub-01" / "func").glob("*MNI152*_scores.tsv"))
+    unscored = [line.split("\t")[0] for line in path.read_text().splitlines()[1:4]]
     assert "targets could not be scored" in text
+    assert f"in vision, language, joint: {', '.join(unscored)}" in text
 
 
 def test_labels_from_data_are_escaped(output: Path, builders: SimpleNamespace):

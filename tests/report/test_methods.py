@@ -35,14 +35,14 @@ def test_what_is_listed_is_cited_and_what_is_cited_is_listed(design: dict):
 
 def test_numbers_come_from_the_design(builders: SimpleNamespace):
     changed = {
-        "datatype": "func", "n_samples": 1234, "n_folds": 7, "t_r_s": 0.72,
+        "datatype": "func", "n_samples": 1234, "cv": "leave one run out, 7 folds", "t_r_s": 0.72,
         "n_permutations": 4321, "block": 17, "alphas": [0.5, 3.0, 80.0],
         "trim_volumes": [6, 9], "runs": list("abcde"), "high_pass_hz": 0.02,
     }  # fmt: skip
     text = methods_text({**builders.FMRI_DESIGN, **changed})
     for number in (
-        "1234 samples in 5 runs", "7 folds", "repetition time 0.72 s",
-        "4321 permutations of blocks of 17", "3 values from 0.5 to 80",
+        "1234 samples in 5 runs", "(leave one run out, 7 folds)", "4321 permutations",
+        "repetition time 0.72 s", "in blocks of 17 samples", "3 values from 0.5 to 80",
         "first 6 and the last 9", "below 0.02 Hz", "512 features",
     ):  # fmt: skip
         assert number in text
