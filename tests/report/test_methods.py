@@ -35,7 +35,8 @@ def test_what_is_listed_is_cited_and_what_is_cited_is_listed(design: dict):
 
 def test_numbers_come_from_the_design(builders: SimpleNamespace):
     changed = {
-        "datatype": "func", "n_samples": 1234, "cv": "leave one run out, 7 folds", "t_r_s": 0.72,
+        "datatype": "func", "n_samples": 1234, "t_r_s": 0.72,
+        "cv": "leave one run out, 7 folds",
         "n_permutations": 4321, "block": 17, "alphas": [0.5, 3.0, 80.0],
         "trim_volumes": [6, 9], "runs": list("abcde"), "high_pass_hz": 0.02,
     }  # fmt: skip
