@@ -27,7 +27,7 @@ _N_VOLUMES = 134
 _TR_S = 2.0
 _CLIP_S = 2.0
 _SPACING_MM = 8
-_R_MAX = (0.40, 0.65)  # at the rim and at the centre of a region
+_R_MAX = (0.45, 0.70)  # at the rim and at the centre of a region
 
 # All slices at once in the middle of the TR: that is when the simulation samples.
 BOLD_SIDECAR: dict[str, Any] = {

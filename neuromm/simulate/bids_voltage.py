@@ -23,7 +23,7 @@ __all__ = ["EVENTS_PER_VOLTAGE_RUN", "SIDECARS", "write_voltage"]
 EVENTS_PER_VOLTAGE_RUN = 200
 _SFREQ_HZ = 256.0
 _WORD_S = 0.4
-_R_MAX = (0.30, 0.45)  # rim and centre of a region, at the peak of the response
+_R_MAX = (0.35, 0.60)  # rim and centre of a region, at the peak of the response
 
 # Deviation of the noise in a window of 50 ms after the notch filter, measured by
 # tests/simulate; it turns r_max into volts.
@@ -57,7 +57,7 @@ SIDECARS: dict[str, dict[str, Any]] = {
         **_COMMON,
         "iEEGReference": "simulated, shared by all contacts",
         "iEEGElectrodeGroups": "LO, LT, LP: depth electrodes of the left hemisphere",
-        "SEEGChannelCount": 24,
+        "SEEGChannelCount": 30,
     },
     "eeg": {
         **_COMMON,

@@ -37,23 +37,23 @@ class Region(NamedTuple):
 
 
 REGIONS = (
-    Region("left early visual", "vision", (-10, -92, 2), 13),
-    Region("right early visual", "vision", (12, -92, 2), 13),
-    Region("left lateral occipital", "vision", (-40, -76, -4), 13),
-    Region("right lateral occipital", "vision", (42, -74, -4), 13),
-    Region("left fusiform", "vision", (-34, -52, -18), 11),
-    Region("right fusiform", "vision", (36, -50, -18), 11),
-    Region("left superior temporal", "language", (-56, -20, -2), 13),
-    Region("right superior temporal", "language", (56, -16, -2), 11),
-    Region("left temporal pole", "language", (-50, 10, -22), 12),
-    Region("left inferior frontal", "language", (-48, 22, 14), 13),
-    Region("left temporo-parietal junction", "both", (-52, -50, 18), 14),
-    Region("right temporo-parietal junction", "both", (54, -48, 18), 14),
+    Region("left early visual", "vision", (-10, -92, 2), 17),
+    Region("right early visual", "vision", (12, -92, 2), 17),
+    Region("left lateral occipital", "vision", (-40, -76, -4), 17),
+    Region("right lateral occipital", "vision", (42, -74, -4), 17),
+    Region("left fusiform", "vision", (-34, -52, -18), 15),
+    Region("right fusiform", "vision", (36, -50, -18), 15),
+    Region("left superior temporal", "language", (-56, -20, -2), 18),
+    Region("right superior temporal", "language", (56, -16, -2), 15),
+    Region("left temporal pole", "language", (-50, 10, -22), 16),
+    Region("left inferior frontal", "language", (-48, 22, 14), 17),
+    Region("left temporo-parietal junction", "both", (-52, -50, 18), 18),
+    Region("right temporo-parietal junction", "both", (54, -48, 18), 18),
 )
 
 # Lateral end of each shaft; it runs towards the midline, as orthogonal SEEG does.
 _SHAFT_ENTRIES = {
-    "LO": (-51.0, -76.0, -4.0),
+    "LO": (-51.0, -72.0, -4.0),
     "LT": (-63.0, -20.0, -2.0),
     "LP": (-61.0, -50.0, 18.0),
 }
@@ -114,7 +114,7 @@ def planted_kind(
 
 
 def depth_contacts(
-    rng: np.random.Generator, n_contacts: int = 8, scatter_mm: float = 1.5
+    rng: np.random.Generator, n_contacts: int = 10, scatter_mm: float = 1.5
 ) -> pd.DataFrame:
     """Contacts of three depth electrodes: occipital, temporal and temporo-parietal.
 
