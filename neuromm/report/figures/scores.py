@@ -52,7 +52,7 @@ def score_histograms(table: pd.DataFrame, *, targets: str = "targets") -> Pictur
     mark = (
         "Dashed: the lowest r with q < 0.05; no such line: none reaches it."
         if tested
-        else "No permutation test was run, so chance is known only to lie around 0."
+        else "No permutation test was run: how high r rises by chance is not known."
     )
     medians = table.groupby("space", observed=True, sort=False)["r"].median()
     told = ", ".join(f"{s} {medians[s]:.2f}" for s in spaces if s in medians)
