@@ -287,7 +287,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         resume=not args.no_resume,
         overwrite=args.overwrite,
         reports_only=args.reports_only,
-        boilerplate_only=args.boilerplate_only or args.md_only_boilerplate,
+        boilerplate_only=args.boilerplate_only,
         stop_on_first_crash=args.stop_on_first_crash,
         skip_bids_validation=args.skip_bids_validation,
         debug=args.debug,
