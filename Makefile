@@ -1,4 +1,4 @@
-# make demo · make test · make check · make docs · make bench
+# make demo · make test · make test-slow · make check · make docs · make bench
 # Each target sets up what it needs in .venv; nothing else has to be typed.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ CONSTRAINTS := constraints/py311.txt
 INSTALL := $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS)
 DEMO_DIR ?= demo
 
-.PHONY: help demo test test-all check docs bench clean
+.PHONY: help demo test test-slow check docs bench clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -33,8 +33,9 @@ demo: $(VENV)/.base
 test: $(VENV)/.base $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(VENV)/.base $(VENV)/.test
-	$(BIN)/python -m pytest -n 2
+# The packaging test builds with hatchling, of the group check.
+test-slow: $(VENV)/.base $(VENV)/.test $(VENV)/.check
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: $(VENV)/.base $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .
