@@ -69,6 +69,7 @@ def permutation_test(
     block: int = 10,
     n_permutations: int = 1000,
     statistic: Literal["correlation", "r2"] = "correlation",
+    cross_validated: bool = False,
 ) -> PermutationResult:
     """Test whether predictions belong to the responses that they are paired with.
 
@@ -91,6 +92,9 @@ def permutation_test(
     statistic : {"correlation", "r2"}
         What is reported. Both have the same p: a permutation of rows changes neither
         means nor variances, so both grow with the covariance alone.
+    cross_validated : bool
+        The predictions of each group come from a model that was trained on the
+        responses of the others. The null is then widened, see Notes.
 
     Returns
     -------
@@ -106,6 +110,14 @@ def permutation_test(
     -----
     A group of n samples has n // block blocks of equal length; the fewer than 1 / block
     of its samples that are left over at its end stay where they are.
+
+    In cross-validation the score of fold k is a sum over the other folds j of
+    a_kj = <y_k, prediction of y_k learnt from y_j>, and a_kj and a_jk hold the same two
+    responses: they are nearly equal, while permutations within a fold take them for
+    independent. Without any effect Var(sum (a_kj + a_jk)) is at most twice
+    sum (Var a_kj + Var a_jk), so the permuted scores are spread by sqrt(2) about their
+    mean: p is then right where a_kj = a_jk, and too large otherwise. A refit for each
+    permutation would be exact and cost as many fits.
     """
     yhat, y = np.asarray(predictions), np.asarray(responses)
     if yhat.shape != y.shape or y.ndim != 2:
@@ -116,6 +128,7 @@ def permutation_test(
     if statistic not in ("correlation", "r2"):
         raise UsageError(f"statistic must be 'correlation' or 'r2', got {statistic!r}")
     layout = _block_layout(len(y), groups, block, n_permutations, rng)
+    spread = np.sqrt(2.0) if cross_validated else 1.0
     valid = np.isfinite(y).all(axis=0) & np.isfinite(yhat).all(axis=0)
     valid &= ~is_constant(y)
     p = np.full(y.shape[1], np.nan)
@@ -123,7 +136,7 @@ def permutation_test(
     width = _chunk_width(layout, len(y), n_permutations)
     for start in range(0, len(columns), width):
         chunk = columns[start : start + width]
-        exceeding = _count_exceeding(y[:, chunk], yhat[:, chunk], layout)
+        exceeding = _count_exceeding(y[:, chunk], yhat[:, chunk], layout, spread)
         p[chunk] = (1 + exceeding) / (1 + n_permutations)
     score = correlation_score if statistic == "correlation" else r2_score
     return PermutationResult(
@@ -195,9 +208,15 @@ def _is_paired(group: _Group) -> bool:
 
 
 def _count_exceeding(
-    y: NDArray[np.floating], yhat: NDArray[np.floating], layout: Sequence[_Group]
+    y: NDArray[np.floating],
+    yhat: NDArray[np.floating],
+    layout: Sequence[_Group],
+    spread: float,
 ) -> NDArray[np.intp]:
-    """How many permutations reach the observed covariance of each target."""
+    """How many permutations reach the observed covariance of each target.
+
+    Permuted covariances are moved away from their mean by the factor ``spread``.
+    """
     y, yhat = _standardised(y), _standardised(yhat)
     gain = np.zeros((len(layout[0].orders), y.shape[1]))
     for group in layout:
@@ -207,6 +226,8 @@ def _count_exceeding(
             gain += _gathered_null(y, yhat, group)
         rows = group.rows.ravel()
         gain -= np.einsum("it,it->t", y[rows], yhat[rows])
+    mean = gain.mean(axis=0)
+    gain = mean + spread * (gain - mean)
     # Columns have unit norm, so a tie (the identity among the permutations) shows as
     # rounding of 1.
     return np.asarray((gain >= -1e-12).sum(axis=0))

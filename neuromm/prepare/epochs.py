@@ -1,7 +1,7 @@
 """Responses to events: epochs on the sample grid, and their time bins as targets."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,6 +102,7 @@ def event_responses(
     step_ms: float | None = None,
     baseline: tuple[float | None, float | None] | None = None,
     reject_bad: bool = True,
+    reject: Mapping[str, float] | None = None,
     run: str = "1",
     subject: str = "",
     stimulus: str | None = None,
@@ -112,7 +113,9 @@ def event_responses(
 
     The same as `event_epochs` followed by `epoch_responses`, a block of events at a
     time: 5000 epochs of 4 s from 170 contacts at 2048 Hz would take 55 GB at once.
-    Parameters, result and errors are those of the two.
+    Parameters, result and errors are those of the two, but for ``reject``: mapping of
+    channel type to the largest peak-to-peak amplitude (V, T, T/m) that an epoch may
+    have, as in `mne.Epochs`; other epochs are dropped, counted and logged.
     """
     _check_epoch(tmin, tmax, baseline)
     samples, kept = _kept_events(raw, events, tmin, tmax, reject_bad)
@@ -122,9 +125,12 @@ def event_responses(
     for first in range(0, len(kept), block):
         rows = slice(first, first + block)
         epochs = _cut(raw, samples[rows], kept.iloc[rows], tmin, tmax, baseline)
+        quiet = _within_amplitude(epochs, reject or {})
+        if not quiet.any():
+            continue
         part = epoch_responses(
-            epochs,
-            kept.iloc[rows],
+            epochs[quiet],
+            kept.iloc[rows][quiet],
             space=space,
             window_ms=window_ms,
             step_ms=step_ms,
@@ -134,6 +140,14 @@ def event_responses(
             units=units,
         )
         parts.append(part)
+    n_quiet = sum(part.sizes["sample"] for part in parts)
+    if n_quiet < len(kept):
+        counts = f"{len(kept) - n_quiet} of {len(kept)} epochs are larger than {reject}"
+        if not parts:
+            raise DataError(
+                f"{counts} (peak to peak, in V, T or T/m): is the limit in these units?"
+            )
+        _logger.warning("%s, and were dropped", counts)
     responses = parts[0] if len(parts) == 1 else xr.concat(parts, dim="sample")
     if not standardize:
         return responses
@@ -217,6 +231,22 @@ def epoch_responses(
         targets=timed.coords(),
         attrs={"units": "1" if standardize else units},
     )
+
+
+def _within_amplitude(epochs: Any, reject: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Epochs whose channels all stay within the peak-to-peak limit of their type."""
+    types = np.array(epochs.get_channel_types())
+    absent = sorted(set(reject) - set(types))
+    if absent:
+        raise UsageError(
+            f"reject names channels of type {', '.join(absent)}, and there are "
+            f"{', '.join(sorted(set(types)))}"
+        )
+    amplitude = np.ptp(epochs.get_data(copy=False), axis=-1)
+    quiet = np.ones(len(epochs), dtype=bool)
+    for kind, limit in reject.items():
+        quiet &= (amplitude[:, types == kind] <= limit).all(axis=1)
+    return quiet
 
 
 def _check_epoch(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from neuromm.report.html import write_group_report, write_subject_report
     from neuromm.report.methods import methods_text
     from neuromm.report.naming import bids_name, contrast_label
+    from neuromm.report.predictions import write_predictions
     from neuromm.report.units import read_units
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "read_units",
     "write_group_maps",
     "write_group_report",
+    "write_predictions",
     "write_subject_report",
     "write_unit",
 ]
@@ -37,6 +39,7 @@ _HOME = {
     "read_units": "units",
     "write_group_maps": "group",
     "write_group_report": "html",
+    "write_predictions": "predictions",
     "write_subject_report": "html",
     "write_unit": "derivatives",
 }

@@ -25,6 +25,7 @@ RAW_LINK = "raw"  # name of the source dataset in BIDS URIs
 _IGNORED = (
     "*_statmap.*",
     "*_scores.*",
+    "*_predictions.*",
     "*_regions.*",
     "*hemi-*_mask.*",  # a mask in func is a volume, says BIDS
     "sub-*.html",

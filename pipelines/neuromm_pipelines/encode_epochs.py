@@ -58,6 +58,11 @@ def prepare_epochs(
     samples = list(study)
     raws = _with_same_channels([_cleaned(sample, settings) for sample in samples])
     channels, notes = _channel_space(samples[0], raws[0])
+    if settings.notch and not (settings.line_freq or raws[0].info.get("line_freq")):
+        notes.append(
+            "The mains frequency is unknown, so no notch filter was applied: give it "
+            "with --line-freq."
+        )
     responses: list[xr.DataArray] = []
     features: dict[str, list[xr.DataArray]] = {table.name: [] for table in tables}
     n_left_out = 0
@@ -82,15 +87,19 @@ def prepare_epochs(
             space=channels,
             window_ms=settings.window_ms,
             step_ms=settings.step_ms,
+            reject=settings.reject,
             run=run,
             subject=subject,
+            # Runs differ in offset: left in, a held-out run would be predicted by the
+            # mean of the others, which lies on the far side of the overall mean.
+            standardize=True,
         )
         responses.append(run_responses)
         n_left_out += len(events) - run_responses.sizes["sample"]
     if n_left_out:
         notes.append(
-            f"{n_left_out} events were left out: their epoch leaves the recording or "
-            "crosses a gap or a span marked bad."
+            f"{n_left_out} events were left out: their epoch leaves the recording, "
+            "crosses a gap or a span marked bad, or is larger than --reject allows."
         )
     return Prepared(
         features={name: xr.concat(parts, "sample") for name, parts in features.items()},
@@ -174,7 +183,8 @@ def _cleaned(sample: Sample, settings: EpochSettings) -> Any:
     """Pick, re-reference and filter one recording."""
     from neuromm.prepare import band_pass, high_gamma, notch, rereference
 
-    raw = sample.data.copy().pick(_data_channels(sample.data, sample)).load_data()
+    raw = sample.data.copy().pick(_data_channels(sample.data, sample))
+    raw.load_data(verbose="error")
     raw = rereference(raw, settings.reference)
     line_freq = settings.line_freq or raw.info.get("line_freq")
     if settings.notch and line_freq:
@@ -221,7 +231,7 @@ def _channel_space(
     electrodes = read_electrodes(
         sample.companions["electrodes"], sample.companions.get("coordsystem")
     )
-    frame = electrodes.attrs["frame"]
+    frame = electrodes.attrs.get("frame")
     space = ContactSpace(electrodes, frame, ch_names=raw.ch_names)
     if frame is None:
         note = (
@@ -251,5 +261,7 @@ def _design(
         "l_freq_hz": None if settings.high_gamma else settings.l_freq,
         "h_freq_hz": None if settings.high_gamma else settings.h_freq,
         "high_gamma_hz": settings.high_gamma,
+        "reject_peak_to_peak": dict(settings.reject) or None,
+        "standardized": "z-score per run",
         "n_events_left_out": lost,
     }

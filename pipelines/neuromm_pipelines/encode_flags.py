@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from neuromm.core.errors import UsageError
@@ -143,6 +144,15 @@ def add_epochs(group: Group) -> None:
         group, "--high-gamma", type=float, nargs=2, metavar=("LOW", "HIGH"),
         help="encode log amplitude in this band, such as 70 150",
     )  # fmt: skip
+    _add_reject(group)
+
+
+def _add_reject(group: Group) -> None:
+    add_flag(
+        group, "--reject", nargs="+", metavar="TYPE=AMPLITUDE",
+        help="drop epochs with a larger peak-to-peak amplitude, in V, T or T/m: "
+        "eeg=100e-6 (default: keep all)",
+    )  # fmt: skip
 
 
 def add_model(group: Group) -> None:
@@ -188,12 +198,20 @@ def add_model(group: Group) -> None:
         group, "--random-seed", type=int, default=_MODEL.seed,
         help="seed of the permutations (default: %(default)s)",
     )  # fmt: skip
+    _add_save(group)
     add_flag(
         group,
         "--sloppy",
         switch=True,
         help="100 permutations: to try a command out, not for results",
     )
+
+
+def _add_save(group: Group) -> None:
+    add_flag(
+        group, "--save", nargs="+", choices=["predictions"],
+        help="further outputs: held-out predictions with the responses (.npz)",
+    )  # fmt: skip
 
 
 def add_running(group: Group) -> None:
@@ -278,7 +296,23 @@ def epoch_settings(args: argparse.Namespace) -> EpochSettings:
         l_freq=args.l_freq or None,
         h_freq=args.h_freq,
         high_gamma=tuple(args.high_gamma) if args.high_gamma else None,
+        reject=_amplitudes(args.reject),
     )
+
+
+def _amplitudes(values: Sequence[str] | None) -> dict[str, float]:
+    """Read ``eeg=100e-6 …``."""
+    amplitudes = {}
+    for value in values or ():
+        kind, _, amplitude = value.partition("=")
+        try:
+            amplitudes[kind] = float(amplitude)
+        except ValueError as error:
+            raise UsageError(
+                f"--reject takes TYPE=AMPLITUDE in V, T or T/m, such as eeg=100e-6, "
+                f"got {value!r}"
+            ) from error
+    return amplitudes
 
 
 def model_settings(args: argparse.Namespace) -> ModelSettings:
@@ -295,6 +329,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
         seed=args.random_seed,
         atlas=args.atlas,
         atlas_distance_mm=args.atlas_distance_mm,
+        save=tuple(args.save or ()),
     )
 
 

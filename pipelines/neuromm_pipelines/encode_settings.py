@@ -1,6 +1,7 @@
 """What can change a number of ``neuromm encode``, apart from the data."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,8 @@ class EpochSettings:
     l_freq: float | None = 0.1  # Hz
     h_freq: float | None = None
     high_gamma: tuple[float, float] | None = None  # Hz
+    # Channel type to the largest peak-to-peak amplitude of an epoch (V, T, T/m).
+    reject: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tmin >= self.tmax:
@@ -70,6 +73,7 @@ class ModelSettings:
     seed: int = 0
     atlas: str = "auto"
     atlas_distance_mm: float = 5.0
+    save: tuple[str, ...] = ()  # "predictions"
 
     def __post_init__(self) -> None:
         if not self.alphas or min(self.alphas) <= 0:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from neuromm.core import (
@@ -31,6 +30,7 @@ from neuromm_pipelines.inputs import input_files, input_stamps
 from neuromm_pipelines.units import UnitState, locked
 
 if TYPE_CHECKING:
+    from neuromm.encoding import Plan
     from neuromm.features.exchange import FeatureTable
     from neuromm_pipelines.encode import EncodeConfig
 
@@ -46,14 +46,17 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 # What makes two recordings parts of one unit; runs are its parts.
-_UNIT_ENTITIES = ("subject", "session", "task", "acquisition", "space")
 _PREFIX = {
     "subject": "sub",
     "session": "ses",
     "task": "task",
     "acquisition": "acq",
+    "echo": "echo",
     "space": "space",
+    "resolution": "res",
+    "density": "den",
 }
+_UNIT_ENTITIES = tuple(_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,9 @@ def find_units(config: "EncodeConfig") -> list[EncodingUnit]:
     for values, rows in study.table.groupby(keys, dropna=False, sort=True):
         labels = dict(zip(keys, values, strict=True))
         entities = {
-            key: str(labels[key]) for key in _UNIT_ENTITIES if pd.notna(labels[key])
+            key: str(labels[key])
+            for key in _UNIT_ENTITIES
+            if labels[key] is not None and labels[key] == labels[key]
         }
         runs = Study(rows.reset_index(drop=True), study.loader)
         units.append(EncodingUnit(entities, str(labels["datatype"]), runs))
@@ -191,19 +196,12 @@ def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
     NeurommError
         What would stop the first unit that cannot be planned.
     """
-    from neuromm.encoding import plan
-
     tables = _read_tables(config)
     for unit in units:
         n_samples, n_targets = _size(config, unit, tables)
         n_features = sum(table.values.shape[1] for table in tables)
-        estimate = plan(
-            n_samples,
-            n_features,
-            n_targets,
-            n_alphas=len(config.model.alphas),
-            memory_limit=_memory_limit(config),
-        )
+        estimate = _planned(config, n_samples, n_features, n_targets)
+        inputs = 8 * n_samples * (n_features + n_targets)
         print(f"{unit.name}")
         for sample in unit.study:
             print(f"  input   {sample.source}")
@@ -217,7 +215,7 @@ def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
             f"{n_targets} targets ({estimate.solver_form})"
         )
         print(
-            f"  needs   {estimate.peak_memory / 2**20:.0f} MB and about "
+            f"  needs   {(inputs + estimate.peak_memory) / 2**20:.1f} MB and about "
             f"{_total_seconds(estimate.seconds, tables, config):.1f} s"
         )
     print(f"neuromm encode: {len(units)} units planned, nothing written")
@@ -274,8 +272,7 @@ def _fit(config: "EncodeConfig", prepared: Prepared) -> dict[str, EncodingResult
             purge=prepared.embargo,
             onset=responses["onset"].to_numpy(),
         )
-    if config.low_mem:
-        responses = responses.astype(np.float32)
+    responses = responses.astype(np.float32 if config.low_mem else np.float64)
     return encode(
         prepared.features,
         responses,
@@ -287,6 +284,7 @@ def _fit(config: "EncodeConfig", prepared: Prepared) -> dict[str, EncodingResult
         block=model.block or prepared.block,
         joint=model.joint,
         memory_limit=_memory_limit(config),
+        keep_predictions="predictions" in model.save,
         rng=model.seed,
     )
 
@@ -299,7 +297,7 @@ def _write(
     prepared: Prepared,
     results: Mapping[str, EncodingResult],
 ) -> list[Path]:
-    from neuromm.report import write_unit
+    from neuromm.report import write_predictions, write_unit
     from neuromm_pipelines.regions import target_regions
 
     regions, notes = target_regions(
@@ -312,7 +310,7 @@ def _write(
         seed=config.model.seed,
         inputs={name: file_digest(path) for name, path in inputs.items()},
     )
-    return write_unit(
+    written = write_unit(
         config.output_dir,
         unit.entities,
         unit.datatype,
@@ -329,6 +327,18 @@ def _write(
         provenance=provenance,
         sources=[path for path in (sample.source for sample in samples) if path],
     )
+    if "predictions" in config.model.save:
+        written += [
+            write_predictions(
+                config.output_dir,
+                unit.entities,
+                unit.datatype,
+                result,
+                prepared.responses,
+            )
+            for result in results.values()
+        ]
+    return written
 
 
 def _described(table: "FeatureTable") -> dict[str, Any]:
@@ -385,21 +395,37 @@ def _check_memory(
 ) -> None:
     import psutil
 
-    from neuromm.encoding import plan
-
     n_samples, n_targets = _size(config, unit, tables)
     n_features = sum(table.values.shape[1] for table in tables)
-    limit = _memory_limit(config)
+    estimate = _planned(config, n_samples, n_features, n_targets)
+    inputs = 8 * n_samples * (n_features + n_targets)
     available = psutil.virtual_memory().available
-    estimate = plan(n_samples, n_features, n_targets, memory_limit=limit)
-    allowed = min(limit or available, available)
-    if estimate.peak_memory > allowed:
+    allowed = min(_memory_limit(config) or available, available)
+    needed = inputs + estimate.peak_memory
+    if needed > allowed:
         raise ResourceLimitError(
-            f"needs about {estimate.peak_memory / 2**20:.0f} MB for {n_samples} "
-            f"samples, {n_features} features and {n_targets} targets, and may take "
-            f"{allowed / 2**20:.0f} MB. Raise --mem, use fewer --nprocs, --low-mem, or "
+            f"needs about {needed / 2**20:.0f} MB for {n_samples} samples, "
+            f"{n_features} features and {n_targets} targets, and may take "
+            f"{allowed / 2**20:.3g} MB. Raise --mem, use fewer --nprocs, --low-mem, or "
             "a smaller --mask."
         )
+
+
+def _planned(
+    config: "EncodeConfig", n_samples: int, n_features: int, n_targets: int
+) -> "Plan":
+    """Plan of the fits, in batches that keep the memory limit where that can be."""
+    from neuromm.encoding import plan
+
+    sizes = (n_samples, n_features, n_targets)
+    dtype = np.float32 if config.low_mem else np.float64
+    n_alphas = len(config.model.alphas)
+    try:
+        return plan(
+            *sizes, n_alphas=n_alphas, dtype=dtype, memory_limit=_memory_limit(config)
+        )
+    except ResourceLimitError:
+        return plan(*sizes, n_alphas=n_alphas, dtype=dtype, memory_limit=None)
 
 
 def _memory_limit(config: "EncodeConfig") -> int | None:

@@ -46,7 +46,8 @@ def target_regions(
         if not automatic:
             raise
         return None, [f"Targets carry no regions: {error}"]
-    return [str(name) for name in labels["region"]], []
+    note = labels.attrs.get("note")
+    return [str(name) for name in labels["region"]], [note] if note else []
 
 
 def _name_or_path(atlas: str) -> str | Path:

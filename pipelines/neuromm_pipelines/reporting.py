@@ -79,11 +79,10 @@ def rewrite(config: "EncodeConfig") -> int:
 
 def write_group(config: "EncodeConfig") -> int:
     """Write the group's maps, tables and report from the participants' outputs."""
-    from neuromm.report import write_group_maps, write_group_report
+    from neuromm.report import write_group_report
 
     subjects = _finished_subjects(config)
     with locked(config.output_dir, "group"):
-        write_group_maps(config.output_dir)
         report = write_group_report(config.output_dir)
     print(report)
     print(f"neuromm encode: group of {len(subjects)} subjects done")
