@@ -106,12 +106,15 @@ def test_more_voxels_are_predicted_than_with_categories_permuted_within_runs(
 ):
     scores, _ = encoded
     rng = np.random.default_rng(0)
-    shuffled = haxby / "shuffled"
-    shutil.copytree(haxby / "dataset", shuffled)
-    for path in sorted(shuffled.rglob("*_events.tsv")):
-        events = pd.read_csv(path, sep="\t")
-        events["trial_type"] = rng.permutation(events["trial_type"])
-        events.to_csv(path, sep="\t", index=False)
-    null = _encode(haxby, shuffled, haxby / "out_shuffled")
-    n_predicted, n_null = (scores.r > 0.2).sum(), (null.r > 0.2).sum()
-    assert n_predicted > 1.5 * n_null
+    n_null = []
+    for number in range(3):
+        shuffled = haxby / f"shuffled{number}"
+        shutil.copytree(haxby / "dataset", shuffled)
+        for path in sorted(shuffled.rglob("*_events.tsv")):
+            events = pd.read_csv(path, sep="\t")
+            events["trial_type"] = rng.permutation(events["trial_type"])
+            events.to_csv(path, sep="\t", index=False)
+        null = _encode(haxby, shuffled, haxby / f"out_shuffled{number}")
+        n_null.append((null["r"] > 0.2).sum())
+    # Blocks against rest are predicted either way; categories come on top.
+    assert (scores["r"] > 0.2).sum() > max(n_null)

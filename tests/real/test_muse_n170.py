@@ -34,6 +34,7 @@ def scores(data_folder, tmp_path_factory):
             "--features", f"category={features}", "--task", "n170",
             "--tmin", "-0.2", "--tmax", "0.8", "--window-ms", "50", "--step-ms", "25",
             "--l-freq", "1", "--h-freq", "30", "--no-notch", "--reject", "eeg=75e-6",
+            "--n-permutations", "5000",
         ]
     )  # fmt: skip
     assert code == 0

@@ -27,7 +27,8 @@ def encoded(data_folder, tmp_path_factory):
     words = pd.read_csv(
         source / "stimuli" / "en_core_web_lg" / "transcript.tsv", sep="\t"
     )
-    words = words.dropna(subset=["start"]).drop_duplicates("start").head(N_WORDS)
+    words = words.dropna(subset=["start"]).drop_duplicates("start")
+    words = words.head(N_WORDS).sort_values("start")
     planted = _write_dataset(folder / "dataset", source, words)
     table = pd.DataFrame(
         {"onset": words["start"], "length": words["word"].astype(str).str.len()}
@@ -38,7 +39,7 @@ def encoded(data_folder, tmp_path_factory):
             "encode", str(folder / "dataset"), str(folder / "out"), "participant",
             "--features", f"word={folder / 'word.tsv'}", "--no-notch",
             "--tmin", "0", "--tmax", "0.5", "--window-ms", "125", "--step-ms", "125",
-            "--skip-bids-validation", "--n-permutations", "200",
+            "--skip-bids-validation", "--n-permutations", "5000",
         ]
     )  # fmt: skip
     assert code == 0
