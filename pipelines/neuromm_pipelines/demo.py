@@ -27,7 +27,7 @@ class DemoConfig:
 
     folder: Path
     n_subjects: int = 3
-    n_permutations: int = 500
+    n_permutations: int = 5000
     seed: int = 0
 
 
