@@ -143,6 +143,7 @@ def write_unit(
         "Sources": _uris(sources, root),
         "SpatialReference": spatial_reference or _reference(frame or unit.get("space")),
         "CoordinateFrame": frame or "n/a",
+        **_sampling(unit),
     }
     table = _table(results, regions)
     settings: dict[str, Any] = _plain(dict(design or {}))
@@ -167,6 +168,16 @@ def _unit_entities(entities: Mapping[str, str | None]) -> dict[str, str]:
     if "subject" not in unit:
         raise UsageError(f"entities of a unit need a subject, got {dict(entities)}")
     return unit
+
+
+def _sampling(unit: Mapping[str, str]) -> dict[str, str]:
+    """What BIDS requires to be told where a name has ``res-`` or ``den-``."""
+    keys = {"resolution": "Resolution", "density": "Density"}
+    return {
+        key: f"That of the source data, labelled {unit[entity]}"
+        for entity, key in keys.items()
+        if entity in unit
+    }
 
 
 def _check_contrasts(results: Mapping[str, EncodingResult]) -> None:
