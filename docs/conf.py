@@ -24,6 +24,9 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 myst_heading_anchors = 3
 
+# A checkout may lie in a folder with spaces; no page links to a script by its path.
+suppress_warnings = ["sphinx_gallery.space_in_filename"]
+
 html_theme = "furo"
 html_title = "neuromm"
 html_static_path = ["_static"]
