@@ -253,6 +253,14 @@ def add_running(group: Group) -> None:
         help="accepted; state is kept in OUTPUT_DIR/.neuromm, and no scratch is needed",
     )  # fmt: skip
     add_flag(
+        group, "--bids-database-dir", type=Path,
+        help="accepted; no index is kept, since reading 3000 files takes half a second",
+    )  # fmt: skip
+    add_flag(
+        group, "--backend", choices=["numpy"], default="numpy",
+        help="array library of the engine (default: numpy, the only one yet)",
+    )  # fmt: skip
+    add_flag(
         group, "--clean-workdir", switch=True,
         help="accepted; there is no scratch folder to clean",
     )  # fmt: skip

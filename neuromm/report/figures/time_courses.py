@@ -15,6 +15,7 @@ from neuromm.report.figures.canvas import (
 
 __all__ = ["score_time_courses"]
 
+_TITLE = 24  # characters
 _MAX_PANELS = 8
 
 
@@ -98,7 +99,9 @@ def _span(values: pd.Series, n_spaces: int) -> tuple[float, float]:
 def _title(panel: str, rows: pd.DataFrame, by: str) -> str:
     if by == "channel":
         return str(panel)
-    return f"{panel} (n = {int(rows['n'].max())})"
+    # Longer names would run into the next panel; the table of regions has them whole.
+    short = panel if len(panel) <= _TITLE else f"{panel[: _TITLE - 1]}…"
+    return f"{short} (n = {int(rows['n'].max())})"
 
 
 def _caption(by: str, peaks: pd.Series, tested: bool) -> str:
