@@ -72,7 +72,7 @@ def prepare_bold(
         targets=space,
         embargo=_RESPONSE_S + t_r * max(settings.delays, default=0),
         block=max(round(_RESPONSE_S / t_r), 2),
-        design=_design(samples, settings, t_r),
+        design={"pipeline": _pipeline(study), **_design(samples, settings, t_r)},
         warnings=notes,
     )
 
@@ -203,6 +203,12 @@ def _n_volumes(sample: Sample) -> int:
 
 def _run_label(sample: Sample) -> str:
     return sample.entities.get("run", "1")
+
+
+def _pipeline(study: Study) -> str | None:
+    """Name of the derivative data set that the runs come from; None for raw runs."""
+    names = sorted({str(name) for name in study.table["dataset"]} - {"raw"})
+    return ", ".join(names) or None
 
 
 def _design(

@@ -146,8 +146,22 @@ def find_units(config: "EncodeConfig") -> list[EncodingUnit]:
             if labels[key] is not None and labels[key] == labels[key]
         }
         runs = Study(rows.reset_index(drop=True), study.loader)
-        units.append(EncodingUnit(entities, str(labels["datatype"]), runs))
+        unit = EncodingUnit(entities, str(labels["datatype"]), runs)
+        _check_runs(unit)
+        units.append(unit)
     return units
+
+
+def _check_runs(unit: EncodingUnit) -> None:
+    """Refuse a run that occurs twice: it would be trained and tested on itself."""
+    table = unit.study.table
+    twice = table[table["run"].duplicated(keep=False)]
+    if len(twice):
+        paths = ", ".join(str(path) for path in twice["path"][:2])
+        raise UsageError(
+            f"{unit.name}: two recordings of one run would be encoded together "
+            f"({paths}). Choose one with --derivatives or --bids-filter-file."
+        )
 
 
 def encode_unit_by_name(config: "EncodeConfig", name: str) -> Outcome:
