@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neuromm.atlas import in_mni_family
 from neuromm.core.files import atomic_path, write_json
 from neuromm.report.naming import bids_name, contrast_label, label_of
 from neuromm.report.summary import channel_peaks, region_table
-from neuromm.report.units import Unit, in_mni_space, read_subjects
+from neuromm.report.units import Unit, read_subjects
 
 __all__ = ["GroupMap", "region_means", "write_group_maps", "write_region_means"]
 
@@ -80,7 +81,7 @@ def write_group_maps(
     maps = []
     for name, members in _by_unit(subjects):
         frame = next(iter(members.values()))[0].frame
-        if not in_mni_space(frame):
+        if not in_mni_family(frame):
             continue
         spaces = [
             space for units in members.values() for u in units for space in u.spaces

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neuromm.atlas import in_mni_family
 from neuromm.report.figures import (
     Picture,
     contact_map,
@@ -24,7 +25,7 @@ from neuromm.report.figures import (
 from neuromm.report.figures.canvas import score_limits
 from neuromm.report.figures.surfaces import N_VERTICES
 from neuromm.report.summary import SIGNIFICANCE, channel_peaks, region_table
-from neuromm.report.units import Unit, in_mni_space
+from neuromm.report.units import Unit
 
 __all__ = ["Gallery", "masked_scores", "unit_pictures", "volume_pictures"]
 
@@ -157,7 +158,7 @@ def _maps(unit: Unit, limits: tuple[float, float]) -> Gallery:
         gallery.notes.append(
             f"{left_out} further feature spaces are in the files, but not drawn."
         )
-    if unit.volume(spaces[0]) is not None and not in_mni_space(unit.frame):
+    if unit.volume(spaces[0]) is not None and not in_mni_family(unit.frame):
         gallery.notes.append(
             "These images are not in MNI space: slices are drawn on their own grid, "
             "without a template."
@@ -173,7 +174,7 @@ def _volume(
     image = nib.load(path)
     rates = unit.volume(space, "q")
     q = None if rates is None else nib.load(rates)
-    if in_mni_space(unit.frame):
+    if in_mni_family(unit.frame):
         return volume_pictures(image, q, limits, name=space)
     note = "All scored voxels are drawn, significant or not."
     return [mosaic(image, limits, name=space, note=note)]
@@ -218,7 +219,7 @@ def _contacts(unit: Unit) -> Gallery:
         "Colour: highest r over time, which is above 0 by chance." if unit.timed else ""
     )
     placed = peaks.dropna(subset=["x", "y", "z"])
-    if in_mni_space(unit.frame) and len(placed):
+    if in_mni_family(unit.frame) and len(placed):
         limits = score_limits(peaks["r"].to_numpy())
         for space in _drawn_spaces(unit.spaces):
             rows = placed[placed["space"] == space]
@@ -312,7 +313,7 @@ def group_contacts(units: Sequence[Unit]) -> pd.DataFrame:
     tables = [
         channel_peaks(unit.table)[["space", "x", "y", "z", "r"]].astype({"space": str})
         for unit in units
-        if unit.datatype == "ieeg" and in_mni_space(unit.frame)
+        if unit.datatype == "ieeg" and in_mni_family(unit.frame)
     ]
     if not tables:
         return pd.DataFrame(columns=["space", "x", "y", "z", "r"])

@@ -13,15 +13,11 @@ from neuromm.core import DataError, InputMissingError
 from neuromm.core.files import read_json
 from neuromm.report.naming import bids_name, contrast_label, label_of, parse_name
 
-__all__ = ["Unit", "in_mni_space", "read_subjects", "read_units"]
+__all__ = ["Unit", "read_subjects", "read_units"]
 
 _SCORES = "_desc-encoding_scores"
 _TYPES: Any = {"target": str, "region": "category", "space": "category"}
 _NUMBERS = ("x", "y", "z", "time", "r", "r2", "alpha", "p", "q", "ceiling")
-
-# Adult templates whose axes and size are those of MNI space, within millimetres.
-_MNI_TEMPLATES = ("IXI549Space", "ICBM452AirSpace", "ICBM452Warp5Space")
-_OTHER_BRAINS = ("Infant", "Pediatric")
 
 
 @dataclass(frozen=True)
@@ -150,17 +146,6 @@ def read_subjects(output_dir: str | Path) -> dict[str, list[Unit]]:
             "the participant level first"
         )
     return {subject: read_units(output_dir, subject) for subject in subjects}
-
-
-def in_mni_space(frame: str | None) -> bool:
-    """Whether positions of a frame may be drawn on the MNI brain.
-
-    Talairach space and templates of children have another size and are refused.
-    """
-    if frame is None or any(word in frame for word in _OTHER_BRAINS):
-        return False
-    # fsaverage is MNI305; its volume coordinates differ from MNI152 by some mm.
-    return frame.startswith(("MNI", "fsaverage")) or frame in _MNI_TEMPLATES
 
 
 def _read_unit(path: Path) -> Unit:

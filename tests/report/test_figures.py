@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from neuromm.atlas import in_mni_family
 from neuromm.report.figures import (
     contact_map,
     glass_brain,
@@ -23,7 +24,7 @@ from neuromm.report.figures import (
 from neuromm.report.figures.canvas import colour_map, score_limits
 from neuromm.report.figures.contacts import shaft_of
 from neuromm.report.pictures import _coarsened, masked_scores, unit_pictures
-from neuromm.report.units import in_mni_space, read_units
+from neuromm.report.units import read_units
 
 
 def chunks(png: bytes) -> list[str]:
@@ -157,7 +158,7 @@ def test_a_single_voxel_survives_the_coarser_grid_at_its_place():
     ],
 )
 def test_only_adult_mni_space_is_drawn_on_the_mni_brain(frame: str, inside: bool):
-    assert in_mni_space(frame) is inside
+    assert in_mni_family(frame) is inside
 
 
 def test_contacts_in_mni_space_are_drawn_on_the_brain(study: Path):
