@@ -13,7 +13,7 @@ _UNITS = {
 }  # fmt: skip
 
 # Without a limit a batch stays near this size: larger ones are no faster.
-_COMFORTABLE_BATCH = 256 * 10**6
+_COMFORTABLE_BATCH = 64 * 10**6
 
 
 def parse_memory(limit: int | float | str | None) -> int | None:
@@ -57,11 +57,11 @@ def target_batch(memory: RidgeMemory, n_targets: int, limit: int | None) -> int:
     n_targets = max(n_targets, 1)
     if limit is None:
         return int(min(max(_COMFORTABLE_BATCH // memory.per_target, 64), n_targets))
-    room = limit - memory.fixed
-    if room < memory.per_target:
+    if limit < memory.peak(1):
         raise ResourceLimitError(
             f"memory_limit is {limit / 1e6:.0f} MB, and this fit needs at least "
-            f"{(memory.fixed + memory.per_target) / 1e6:.0f} MB above its inputs. "
+            f"{memory.peak(1) / 1e6:.0f} MB above its inputs. "
             "Raise the limit, or fit fewer targets or features at a time."
         )
+    room = limit - memory.kept - memory.results
     return int(min(room // memory.per_target, n_targets))

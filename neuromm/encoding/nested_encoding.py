@@ -32,7 +32,7 @@ from neuromm.encoding.permutation import check_blocks, permutation_test
 from neuromm.encoding.ridge_fit import RidgeFit, edge_shares, fit_ridge
 from neuromm.encoding.splitters import Split
 from neuromm.kernels import Moments, is_constant
-from neuromm.kernels.ridge import Scoring
+from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["encode"]
 

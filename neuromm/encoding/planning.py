@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike
 from neuromm.encoding.memory import parse_memory, target_batch
 from neuromm.kernels import (
     RidgeCost,
-    cheaper_form,
+    RidgeShape,
+    cheapest_solvers,
     operation_count,
     working_memory,
 )
@@ -84,15 +85,28 @@ def plan(
     dominated by what is left out.
     """
     kind = np.dtype(dtype)
-    counts = {"n_alphas": n_alphas, "n_folds": cv}
-    sizes = (n_samples, n_features, n_targets)
-    form = cheaper_form(*sizes, **counts)
-    memory = working_memory(*sizes, **counts, form=form, itemsize=kind.itemsize)
-    width = target_batch(memory, n_targets, parse_memory(memory_limit))
+    limit = parse_memory(memory_limit)
+    shape = RidgeShape.of_equal_folds(
+        n_samples,
+        n_features,
+        n_targets,
+        n_alphas=n_alphas,
+        n_folds=cv,
+        itemsize=kind.itemsize,
+    )
+    solvers = cheapest_solvers(shape, has_factors=True)
+    fitting = [
+        solver
+        for solver in solvers
+        if limit is None or working_memory(shape, solver).peak(1) <= limit
+    ]
+    solver = fitting[0] if fitting else solvers[0]
+    memory = working_memory(shape, solver)
+    width = target_batch(memory, n_targets, limit)
     return Plan(
-        peak_memory=memory.fixed + width * memory.per_target,
-        seconds=_seconds(operation_count(*sizes, **counts, form=form), kind),
-        solver_form=form,
+        peak_memory=memory.peak(width),
+        seconds=_seconds(operation_count(shape, solver), kind),
+        solver_form=solver.name,
         target_batch=width,
     )
 

@@ -19,6 +19,7 @@ from neuromm.encoding.memory import parse_memory
 from neuromm.encoding.ridge_fit import edge_shares, fit_ridge
 from neuromm.encoding.scores import r2_score
 from neuromm.encoding.splitters import as_splits
+from neuromm.kernels import Solver
 
 __all__ = ["RidgeCV"]
 
@@ -29,8 +30,9 @@ _EDGE_SHARE = 0.05
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Ridge regression of many targets, each with its own penalty.
 
-    Exact, for any number of targets in bounded memory. Of the primal (features) and
-    the dual (samples) form the one that takes fewer operations is used.
+    Exact, for any number of targets in bounded memory. Of the ways to solve it the one
+    that takes fewest operations for these sizes is used, and named in `solver_form_`.
+    Arrays may be of NumPy, torch or CuPy; those of ``X`` set where the work is done.
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     memory_limit : int, str or None
         Bytes, or a size such as "2GB", that `fit` may allocate above its inputs; it
         sets how many targets are handled at once. None takes fast batches.
+    solver : str
+        ``"auto"``, or the name of a way to solve it, as in `solver_form_`.
 
     Attributes
     ----------
@@ -67,7 +71,11 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     valid_targets_ : boolean array of shape (n_targets,)
         False for a target that was masked: constant, or with missing or infinite
         values. Others are not affected by it.
-    solver_form_ : {"primal", "dual"}
+    solver_form_ : str
+        "primal" (features by features are decomposed) or "dual" (samples by samples),
+        and how penalties are scored: "divided-difference" (one product for all),
+        "direct" (one prediction each), "hold-out" (from one decomposition of all
+        samples) or "cholesky" (one factor each); such as "primal-divided-difference".
     n_features_in_ : int
 
     Warns
@@ -98,6 +106,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         fit_intercept: bool = True,
         alpha_per_target: bool = True,
         memory_limit: int | str | None = None,
+        solver: str = "auto",
     ) -> None:
         self.alphas = alphas
         self.cv = cv
@@ -105,6 +114,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.fit_intercept = fit_intercept
         self.alpha_per_target = alpha_per_target
         self.memory_limit = memory_limit
+        self.solver = solver
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Choose the penalty of each target and fit all samples.
@@ -140,6 +150,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             fit_intercept=self.fit_intercept,
             alpha_per_target=self.alpha_per_target,
             memory_limit=parse_memory(self.memory_limit),
+            solver=None if self.solver == "auto" else _named_solver(self.solver),
         )
         self.coef_ = fitted.coef[:, 0] if one_dimensional else fitted.coef
         self.intercept_ = (
@@ -210,6 +221,13 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             )
         dtype = np.result_type(x, checked)
         return x.astype(dtype, copy=False), checked.astype(dtype, copy=False)
+
+
+def _named_solver(name: str) -> Solver:
+    try:
+        return Solver.named(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _checked_alphas(alphas: ArrayLike) -> NDArray[np.float64]:

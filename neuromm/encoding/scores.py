@@ -25,7 +25,8 @@ def r2_score(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.floating]:
         gives 0 for a constant).
     """
     truth, prediction = _same_shape(y_true, y_pred)
-    return column_r2(truth, prediction)
+    r2: NDArray[np.floating] = column_r2(truth, prediction)
+    return r2
 
 
 def correlation_score(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.floating]:

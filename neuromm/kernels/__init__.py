@@ -1,53 +1,48 @@
 """Array maths with no domain knowledge.
 
-The plain NumPy version is the definition, the fall-back and the reference of every
-fast one. ``cuda/column_correlation.cu`` holds the CUDA form of `column_correlation`;
-tests compile it for the CPU and hold it against the definition. It is not dispatched
-to from Python: no array of a GPU is recognised here yet.
+The plain array version is the definition, the fall-back and the reference of every
+fast one. Arrays may be of NumPy, torch or CuPy: what is computed, and where, follows
+the arrays that are given. CUDA kernels in ``cuda/`` take the place of the parts that
+pass over memory often, where CuPy and a GPU are at hand.
 """
 
 from neuromm.kernels.column_statistics import (
     Moments,
     column_correlation,
     column_dot,
+    column_mean,
     column_r2,
     is_constant,
 )
-from neuromm.kernels.ridge import (
-    FitBasis,
-    FoldBasis,
-    centred_eigenmodes,
-    fit_basis,
-    fold_basis,
-    path_scores,
-    select_alphas,
-    shrunken_weights,
-)
 from neuromm.kernels.ridge_cost import (
     RidgeCost,
-    RidgeMemory,
-    cheaper_form,
+    RidgeShape,
+    Solver,
+    cheapest_solvers,
     operation_count,
-    working_memory,
 )
+from neuromm.kernels.ridge_folds import EigenRidge
+from neuromm.kernels.ridge_hold_out import HoldOutRidge
+from neuromm.kernels.ridge_memory import RidgeMemory, working_memory
+from neuromm.kernels.ridge_selection import select_alphas
+from neuromm.kernels.row_parts import row_parts
 
 __all__ = [
-    "FitBasis",
-    "FoldBasis",
+    "EigenRidge",
+    "HoldOutRidge",
     "Moments",
     "RidgeCost",
     "RidgeMemory",
-    "centred_eigenmodes",
-    "cheaper_form",
+    "RidgeShape",
+    "Solver",
+    "cheapest_solvers",
     "column_correlation",
     "column_dot",
+    "column_mean",
     "column_r2",
-    "fit_basis",
-    "fold_basis",
     "is_constant",
     "operation_count",
-    "path_scores",
+    "row_parts",
     "select_alphas",
-    "shrunken_weights",
     "working_memory",
 ]

@@ -14,15 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments", "column_correlation", "column_dot", "column_r2", "is_constant"]
+from neuromm.kernels.arrays import Array, namespace
 
-Array = NDArray[np.floating]
+__all__ = [
+    "Moments",
+    "column_correlation",
+    "column_dot",
+    "column_mean",
+    "column_r2",
+    "is_constant",
+]
 
 # A float32 sum of so few products errs by less than 1e-5 of itself.
 _ROWS_PER_SUM = 128
 
 
-def column_dot(x: Array, y: Array) -> NDArray[np.float64]:
+def column_dot(x: Array, y: Array) -> Array:
     """Inner product of each column of x with the same column of y.
 
     Parameters
@@ -33,11 +40,31 @@ def column_dot(x: Array, y: Array) -> NDArray[np.float64]:
     -------
     products : array of shape (...), float64
     """
+    if not isinstance(x, np.ndarray):
+        xp = namespace(x, y)
+        return xp.sum(x * y, axis=0, dtype=xp.float64)
     total = np.zeros(x.shape[1:])
     for start in range(0, len(x), _ROWS_PER_SUM):
         rows = slice(start, start + _ROWS_PER_SUM)
         total += np.einsum("i...,i...->...", x[rows], y[rows])
     return total
+
+
+def column_mean(x: Array) -> Array:
+    """Mean of each column, summed in float64.
+
+    Parameters
+    ----------
+    x : array of shape (n_samples, ...)
+
+    Returns
+    -------
+    mean : array of shape (...), float64
+    """
+    if isinstance(x, np.ndarray):
+        return np.asarray(x.mean(axis=0, dtype=np.float64))
+    xp = namespace(x)
+    return xp.sum(x, axis=0, dtype=xp.float64) / x.shape[0]
 
 
 def is_constant(x: Array) -> NDArray[np.bool_]:

@@ -44,8 +44,8 @@ def test_more_work_takes_longer():
     few = plan(1000, 200, 1000).seconds
     assert 0 < few < plan(1000, 200, 20_000).seconds
     assert few < plan(1000, 200, 1000, cv=12).seconds
-    assert plan(1000, 200, 10).solver_form == "primal"
-    assert plan(200, 1000, 10).solver_form == "dual"
+    assert plan(1000, 200, 10).solver_form.startswith("primal")
+    assert plan(200, 1000, 10).solver_form.startswith("dual")
 
 
 def test_sizes_are_read_in_words():

@@ -1,0 +1,249 @@
+"""Features of a cross-validated ridge, by parts of rows: modes of every fold.
+
+Grams, kernels and decompositions are float64 (`neuromm.kernels.ridge_modes`); what is
+multiplied with targets is cast to the precision of the data.
+
+The unit of a fold is its largest eigenvalue: its eigenvalues, and the penalties that it
+is asked for, are divided by it, and projections are scaled to match.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromm.kernels.arrays import Array, as_like, empty, namespace
+from neuromm.kernels.column_statistics import column_mean
+from neuromm.kernels.ridge_modes import Form, eigenmodes
+from neuromm.kernels.row_parts import Counts, RowParts, TargetRows
+
+__all__ = ["FeatureRows", "HeldOut", "Modes", "uses_cross_products"]
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Rows of a fold in their eigenbasis.
+
+    Attributes
+    ----------
+    unit : float
+        Largest eigenvalue; 1 if all are 0.
+    eigenvalues : array of shape (rank,)
+        Largest first, in ``unit``.
+    vectors : array of shape (n_features, rank) or (n_rows, rank), float64
+        Q or U, scaled: divided by sqrt(unit) in the primal form.
+    train : array of shape (n_features, rank) or (n_rows, rank)
+        Takes cross-products, or rows, of targets to modes.
+    shift : array of shape (rank, n_parts) or None
+        Takes the means of targets in each part to modes, beside cross-products.
+    offset : array of shape (rank,), float64, or None
+        Mean of the training rows in modes, by which held-out kernels are centred.
+    """
+
+    unit: float
+    eigenvalues: NDArray[np.float64]
+    vectors: Array
+    train: Array
+    shift: Array | None = None
+    offset: Array | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out rows of a fold in the eigenbasis of its training rows.
+
+    Attributes
+    ----------
+    weights : array of shape (n_rows, rank), or (n_features, rank)
+        A, or Q where held-out targets enter by their cross-products.
+    shift : array of shape (rank, n_parts) or None
+        As in `Modes`.
+    square : array of shape (rank, rank), float64
+        M = A'A.
+    """
+
+    weights: Array
+    shift: Array | None
+    square: Array
+
+
+def uses_cross_products(form: Form, n_parts: int, n_folds: int) -> bool:
+    """Tell whether parts are few enough that cross-products of each are cheap to add.
+
+    Three parts a fold are what blocks with purged neighbours need.
+    """
+    return form == "primal" and n_parts <= 4 * n_folds + 1
+
+
+class FeatureRows:
+    """Features in the order of parts.
+
+    Parameters
+    ----------
+    x : array of shape (n_samples, n_features)
+    parts : RowParts
+    form : {"primal", "dual"}
+    fit_intercept : bool
+        Centre every fold with the means of its training rows.
+    by_cross : bool
+        Targets enter by cross-products (`uses_cross_products`) rather than by rows.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        parts: RowParts,
+        form: Form,
+        fit_intercept: bool,
+        *,
+        by_cross: bool,
+    ) -> None:
+        xp = namespace(x)
+        self.parts = parts
+        self.form = form
+        self.by_cross = by_cross
+        self._fit_intercept = fit_intercept
+        self._rows = parts.in_order(x)
+        self._means = xp.stack([column_mean(self._rows[part]) for part in parts.slices])
+        self._centred = None
+        if self.by_cross:
+            self._centred = empty(x.shape, x)
+            for mean, part in zip(self._means, parts.slices, strict=True):
+                self._centred[part] = self._rows[part] - xp.astype(mean, x.dtype)
+        self._kernel: Array = None
+        if form == "dual":
+            # Rounding alone knows this mean: kernels are centred again for each fold.
+            shift = self.mean(parts.everything)
+            rows = xp.astype(self._rows, xp.float64) - shift
+            self._kernel = rows @ rows.T
+
+    def mean(self, counts: Counts) -> Array:
+        """Mean over the rows of a fold, (n_features,), float64; 0 without intercept."""
+        if not self._fit_intercept:
+            return self._means[0] * 0
+        weights = self.parts.sizes * counts
+        return as_like(weights / max(weights.sum(), 1), self._means) @ self._means
+
+    def cross_products(self, targets: TargetRows) -> list[Array] | None:
+        """X'Y of each part about its means; None where rows are used instead."""
+        if self._centred is None:
+            return None
+        return [
+            self._centred[part].T @ targets.rows[part] for part in self.parts.slices
+        ]
+
+    def modes(self, counts: Counts) -> Modes:
+        """Decompose the rows of a fold."""
+        n_rows, n_features = self.parts.n_rows(counts), self._rows.shape[1]
+        max_rank = min(n_rows, n_features)
+        if self.form == "dual":
+            return self._dual_modes(counts, max_rank)
+        mean = self.mean(counts)
+        rows = self._rows_about(counts, mean)
+        eigenvalues, vectors = eigenmodes(rows.T @ rows, max_rank)
+        unit = float(eigenvalues[0]) if len(eigenvalues) else 1.0
+        vectors /= unit**0.5
+        if self.by_cross:
+            shift = self._shift(vectors, counts, mean)
+            return Modes(unit, eigenvalues / unit, vectors, self._cast(vectors), shift)
+        return Modes(unit, eigenvalues / unit, vectors, self._cast(rows @ vectors))
+
+    def _dual_modes(self, counts: Counts, max_rank: int) -> Modes:
+        kernel = self._block(counts, counts)
+        columns = column_mean(kernel)
+        if self._fit_intercept:
+            kernel -= columns[None, :]
+            kernel -= column_mean(kernel.T)[:, None]
+        eigenvalues, vectors = eigenmodes(kernel, max_rank)
+        unit = float(eigenvalues[0]) if len(eigenvalues) else 1.0
+        offset = None
+        if self._fit_intercept:
+            xp = namespace(columns)
+            offset = (columns - xp.mean(columns)) @ vectors
+        return Modes(
+            unit, eigenvalues / unit, vectors, self._cast(vectors), offset=offset
+        )
+
+    def held_out(
+        self, modes: Modes, train: Counts, test: Counts, *, centre: bool
+    ) -> HeldOut:
+        """Project the held-out rows of a fold.
+
+        Parameters
+        ----------
+        modes : Modes
+            Of the rows ``train``.
+        train, test : integer arrays of shape (n_parts,)
+        centre : bool
+            About the mean of the held-out rows, as a correlation needs it, rather than
+            of the training rows.
+        """
+        n_test, rank = self.parts.n_rows(test), len(modes.eigenvalues)
+        mean = self.mean(test) if centre and self._fit_intercept else self.mean(train)
+        if self.form == "primal":
+            rows = self._rows_about(test, mean) @ modes.vectors
+        else:
+            kernel = self._block(test, train)
+            if self._fit_intercept:
+                # The modes do not see it; without it they add up smaller numbers.
+                kernel -= column_mean(kernel.T)[:, None]
+            rows = kernel @ modes.vectors
+            if modes.offset is not None:
+                rows -= modes.offset
+            rows /= modes.unit
+        if centre:
+            rows -= column_mean(rows)
+        square = rows.T @ rows
+        if self.by_cross and n_test > max(rank, 1):
+            shift = self._shift(modes.vectors, test, mean)
+            return HeldOut(modes.train, shift, square)
+        return HeldOut(self._cast(rows), None, square)
+
+    def orthonormal(self, modes: Modes) -> Array:
+        """Basis U of all rows, of shape (n_samples, rank), float64."""
+        if self.form == "dual":
+            return modes.vectors
+        everything = self.parts.everything
+        rows = self._rows_about(everything, self.mean(everything))
+        return rows @ modes.vectors / as_like(np.sqrt(modes.eigenvalues), rows)
+
+    def to_features(self, modes: Modes, n_targets: int) -> tuple[Array, ...]:
+        """Factors whose product takes shrunken modes to weights, (n_features, rank).
+
+        Two factors where multiplying them out costs more than applying them in turn.
+        """
+        if self.by_cross:
+            return (modes.train,)
+        if self.form == "primal":
+            return (self._cast(modes.vectors),)
+        mean = self.mean(self.parts.everything)
+        rows = self._rows_about(self.parts.everything, mean)
+        scaled = modes.vectors / modes.unit
+        if n_targets >= len(modes.eigenvalues):
+            return (self._cast(rows.T @ scaled),)
+        return self._cast(rows.T), self._cast(scaled)
+
+    def _rows_about(self, counts: Counts, mean: Array) -> Array:
+        """Rows of a fold less ``mean``, float64."""
+        xp = namespace(self._rows)
+        shape = (self.parts.n_rows(counts), self._rows.shape[1])
+        about = empty(shape, self._means)
+        for _, rows, place in self.parts.places(counts):
+            about[place] = xp.astype(self._rows[rows], xp.float64) - mean
+        return about
+
+    def _block(self, rows: Counts, columns: Counts) -> Array:
+        """Block of the kernel between the rows of two folds; a copy."""
+        n_rows, n_columns = self.parts.n_rows(rows), self.parts.n_rows(columns)
+        block = empty((n_rows, n_columns), self._means)
+        for _, source, target in self.parts.places(rows):
+            for _, across, place in self.parts.places(columns):
+                block[target, place] = self._kernel[source, across]
+        return block
+
+    def _shift(self, vectors: Array, counts: Counts, mean: Array) -> Array:
+        weights = as_like((self.parts.sizes * counts).astype(np.float64), self._means)
+        return self._cast(vectors.T @ ((self._means - mean) * weights[:, None]).T)
+
+    def _cast(self, values: Array) -> Array:
+        return namespace(values).astype(values, self._rows.dtype, copy=False)

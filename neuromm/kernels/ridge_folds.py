@@ -1,0 +1,388 @@
+"""Cross-validated ridge in the eigenbasis of each fold's training rows.
+
+A fold is a decomposition, a projection of targets on its training side (z) and one on
+its held-out side (b), and functions of the penalty: see `neuromm.kernels.ridge_path`.
+Both projections are linear in the targets, so where there are fewer features than
+training rows (primal form) they are taken from the cross-products X'Y of the parts of
+rows that folds share (`neuromm.kernels.row_parts`), which pass over the targets once
+for all folds and for the final fit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromm.kernels.arrays import Array, as_like, namespace
+from neuromm.kernels.column_statistics import column_dot
+from neuromm.kernels.ridge_features import FeatureRows, Modes, uses_cross_products
+from neuromm.kernels.ridge_modes import Form, Scoring
+from neuromm.kernels.ridge_path import (
+    DividedDifferences,
+    PathTables,
+    divided_differences,
+    path_sums,
+)
+from neuromm.kernels.row_parts import Counts, Split, TargetRows, row_parts, target_rows
+
+__all__ = ["EigenBatch", "EigenRidge", "fold_mean"]
+
+EigenMethod = Literal["divided-difference", "direct"]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A linear projection of targets on modes, over the rows of a fold.
+
+    Attributes
+    ----------
+    weights : array of shape (n_features, rank) or (n_rows, rank)
+        Applied to cross-products if there is a ``shift``, else to rows.
+    shift : array of shape (rank, n_parts) or None
+        Applied to the means of parts.
+    counts : integer array of shape (n_parts,)
+    """
+
+    weights: Array
+    shift: Array | None
+    counts: Counts
+
+    def project(self, batch: "EigenBatch", centre: Array) -> Array:
+        """Projection of targets less ``centre``, of shape (rank, n_targets)."""
+        if self.shift is None:
+            return self.weights.T @ batch.targets.rows_about(self.counts, centre)
+        xp = namespace(self.weights)
+        offset = xp.astype(batch.targets.means - centre, self.weights.dtype)
+        projected = self.weights.T @ batch.cross_product(self.counts)
+        projected += self.shift @ offset
+        return projected
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """One fold; eigenvalues and penalties are in units of ``modes.unit``.
+
+    Attributes
+    ----------
+    square : array of shape (rank, rank) or None
+        M = A'A of a held-out side that has no rows.
+    """
+
+    unit: float
+    eigenvalues: NDArray[np.float64]
+    train: _Side
+    test: _Side
+    square: Array | None
+    tables: PathTables | None
+    differences: DividedDifferences | None
+    n_test: int
+
+
+@dataclass(frozen=True)
+class _FoldTargets:
+    """A batch of targets in one fold.
+
+    Attributes
+    ----------
+    z, b : arrays of shape (rank, n_targets)
+        Training and held-out side; b is None where no product needs it.
+    centre : array of shape (n_targets,)
+        What is subtracted from held-out targets.
+    power, deviation : arrays of shape (n_targets,)
+        Their sum of squares about ``centre`` and about their own mean.
+    undefined : boolean array of shape (n_targets,)
+        Has no score in this fold.
+    """
+
+    z: Array
+    b: Array | None
+    centre: Array
+    power: Array
+    deviation: Array
+    undefined: Array
+
+
+@dataclass
+class EigenBatch:
+    """A batch of targets, with what has been projected of it so far."""
+
+    targets: TargetRows
+    crosses: list[Array] | None
+    folds: list[_FoldTargets] = field(default_factory=list)
+
+    def cross_product(self, counts: Counts) -> Array:
+        """Sum of X'Y over the parts of a fold, each about its own means."""
+        if self.crosses is None:
+            raise ValueError("the cross-products of this batch were not formed")
+        first, *rest = np.flatnonzero(counts)
+        if not rest and counts[first] == 1:
+            return self.crosses[first]
+        total = self.crosses[first] * int(counts[first])
+        for part in rest:
+            times = int(counts[part])
+            total += self.crosses[part] if times == 1 else self.crosses[part] * times
+        return total
+
+
+class EigenRidge:
+    """Ridge of many targets from one decomposition a fold.
+
+    Parameters
+    ----------
+    x : array of shape (n_samples, n_features)
+    splits : sequence of (train, test)
+    alphas : array of shape (n_alphas,)
+    form : {"primal", "dual"}
+    method : {"divided-difference", "direct"}
+        How scores of all penalties are formed: from one product, or from one
+        prediction a penalty.
+    scoring : {"r2", "correlation", "mse"}
+    fit_intercept : bool
+    n_targets : int
+        Of all batches; decides in which order products are cheaper.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        splits: Sequence[Split],
+        alphas: NDArray[np.float64],
+        *,
+        form: Form,
+        method: EigenMethod,
+        scoring: Scoring,
+        fit_intercept: bool,
+        n_targets: int,
+    ) -> None:
+        self.alphas = alphas
+        self.scoring = scoring
+        self.parts = row_parts(splits, x.shape[0])
+        self._fit_intercept = fit_intercept
+        n_folds, n_parts = self.parts.train.shape
+        self._features = FeatureRows(
+            x,
+            self.parts,
+            form,
+            fit_intercept,
+            by_cross=uses_cross_products(form, n_parts, n_folds),
+        )
+        self._folds = [
+            self._fold(train, test, method)
+            for train, test in zip(self.parts.train, self.parts.test, strict=True)
+        ]
+        everything = self.parts.everything
+        self._final = self._features.modes(everything)
+        self._x_mean = self._features.mean(everything)
+        self._to_features = self._features.to_features(self._final, n_targets)
+
+    def load(self, y: Array) -> EigenBatch:
+        """Centre a batch of targets of shape (n_samples, n_targets)."""
+        targets = target_rows(y, self.parts)
+        return EigenBatch(targets, self._features.cross_products(targets))
+
+    def path(self, batch: EigenBatch) -> Array:
+        """Score of every penalty, averaged over folds.
+
+        Returns
+        -------
+        scores : array of shape (n_alphas, n_targets), float64
+            Folds in which a target is constant have no r2 or correlation and do not
+            count; nan if none is left.
+        """
+        batch.folds = [self._project(fold, batch) for fold in self._folds]
+        scores = []
+        for fold, targets in zip(self._folds, batch.folds, strict=True):
+            if fold.tables is not None and fold.differences is not None:
+                sums = path_sums(fold.tables, fold.differences, targets.z, targets.b)
+                scores.append(self._scores(fold, targets, *sums))
+                continue
+            xp = namespace(targets.z)
+            rows = [
+                self._score_at(fold, batch, targets, np.array([alpha]))
+                for alpha in self.alphas
+            ]
+            scores.append(xp.stack(rows))
+        return fold_mean(scores, [targets.undefined for targets in batch.folds])
+
+    def at(self, batch: EigenBatch, choice: Array) -> Array:
+        """Score of one penalty a target, from its predictions, averaged over folds.
+
+        Parameters
+        ----------
+        batch : EigenBatch
+            After `path`.
+        choice : integer array of shape (n_targets,)
+            Position of the penalty in ``alphas``.
+
+        Returns
+        -------
+        scores : array of shape (n_targets,), float64
+        """
+        alphas = self._chosen(batch, choice)
+        scores = [
+            self._score_at(fold, batch, targets, alphas)
+            for fold, targets in zip(self._folds, batch.folds, strict=True)
+        ]
+        return fold_mean(scores, [targets.undefined for targets in batch.folds])
+
+    def weights(self, batch: EigenBatch, choice: Array) -> tuple[Array, Array]:
+        """Weights and intercepts of a fit of all rows with one penalty a target.
+
+        The penalty enters as a division of (rank, n_targets) projections: there is
+        neither a loop over penalties nor an array of penalties by features by targets.
+
+        Parameters
+        ----------
+        batch : EigenBatch
+        choice : integer array of shape (n_targets,)
+            Position of the penalty in ``alphas``.
+
+        Returns
+        -------
+        weights : array of shape (n_features, n_targets)
+        intercepts : array of shape (n_targets,), float64
+        """
+        xp = namespace(batch.targets.rows)
+        everything = self.parts.everything
+        mean = self._mean(batch, everything)
+        modes = self._final
+        side = _Side(modes.train, modes.shift, everything)
+        weights = _shrunken(
+            side.project(batch, mean), modes, self._chosen(batch, choice)
+        )
+        for factor in reversed(self._to_features):
+            weights = factor @ weights
+        return weights, mean - self._x_mean @ xp.astype(weights, xp.float64)
+
+    def _chosen(self, batch: EigenBatch, choice: Array) -> Array:
+        return namespace(choice).take(as_like(self.alphas, batch.targets.rows), choice)
+
+    def _fold(self, train: Counts, test: Counts, method: EigenMethod) -> _Fold:
+        modes = self._features.modes(train)
+        held = self._features.held_out(
+            modes, train, test, centre=self.scoring == "correlation"
+        )
+        xp = namespace(modes.train)
+        square = None
+        if held.shift is not None:
+            square = xp.astype(held.square, modes.train.dtype)
+        tables = differences = None
+        if method == "divided-difference":
+            tables = PathTables.of(
+                modes.eigenvalues, self.alphas / modes.unit, modes.train
+            )
+            differences = divided_differences(
+                modes.eigenvalues, held.square, modes.train
+            )
+        return _Fold(
+            unit=modes.unit,
+            eigenvalues=modes.eigenvalues,
+            train=_Side(modes.train, modes.shift, train),
+            test=_Side(held.weights, held.shift, test),
+            square=square,
+            tables=tables,
+            differences=differences,
+            n_test=self.parts.n_rows(test),
+        )
+
+    def _mean(self, batch: EigenBatch, counts: Counts) -> Array:
+        mean = batch.targets.mean(counts)
+        return mean if self._fit_intercept else 0 * mean
+
+    def _project(self, fold: _Fold, batch: EigenBatch) -> _FoldTargets:
+        targets = batch.targets
+        mean = self._mean(batch, fold.train.counts)
+        test_mean = targets.mean(fold.test.counts)
+        centre = test_mean if self.scoring == "correlation" else mean
+        b = None
+        if fold.tables is not None or fold.square is not None:
+            b = fold.test.project(batch, centre)
+        constant = targets.is_constant(fold.test.counts)
+        return _FoldTargets(
+            z=fold.train.project(batch, mean),
+            b=b,
+            centre=centre,
+            power=targets.squares_about(fold.test.counts, centre),
+            deviation=targets.squares_about(fold.test.counts, test_mean),
+            undefined=constant & (self.scoring != "mse"),
+        )
+
+    def _score_at(
+        self, fold: _Fold, batch: EigenBatch, targets: _FoldTargets, alphas: Array
+    ) -> Array:
+        """Score from the prediction itself; one penalty, or one a target."""
+        # A correlation ignores scale: this one keeps float32 within its exponent.
+        shrunken = _shrunken(
+            targets.z, fold, alphas, scaled=self.scoring == "correlation"
+        )
+        if fold.square is not None and targets.b is not None:
+            fit = column_dot(targets.b, shrunken)
+            power = column_dot(shrunken, fold.square @ shrunken)
+            return self._scores(fold, targets, fit, power)
+        prediction = fold.test.weights @ shrunken
+        y = batch.targets.rows_about(fold.test.counts, targets.centre)
+        if self.scoring == "correlation":
+            power = column_dot(prediction, prediction)
+            return self._scores(fold, targets, column_dot(prediction, y), power)
+        prediction -= y
+        return self._loss_scores(fold, targets, column_dot(prediction, prediction))
+
+    def _scores(
+        self, fold: _Fold, targets: _FoldTargets, fit: Array, power: Array
+    ) -> Array:
+        """Scores from the sums of products of predictions with targets and themselves.
+
+        A constant prediction has correlation 0.
+        """
+        xp = namespace(fit)
+        if self.scoring != "correlation":
+            return self._loss_scores(fold, targets, targets.power - 2 * fit + power)
+        positive = power > 0
+        norm = xp.sqrt(xp.where(positive, power, xp.ones_like(power)) * targets.power)
+        norm = xp.where(norm > 0, norm, xp.ones_like(norm))
+        r = xp.where(positive, fit / norm, xp.zeros_like(fit))
+        return xp.clip(r, -1, 1)
+
+    def _loss_scores(self, fold: _Fold, targets: _FoldTargets, loss: Array) -> Array:
+        xp = namespace(loss)
+        if self.scoring == "mse":
+            return -loss / fold.n_test
+        unit = targets.deviation
+        # Undefined and masked targets, whose score does not count, have a unit of 0.
+        return 1 - loss / xp.where(unit > 0, unit, xp.ones_like(unit))
+
+
+def fold_mean(scores: Sequence[Array], undefined: Sequence[Array]) -> Array:
+    """Mean over the folds in which a target has a score; nan where it has none.
+
+    Parameters
+    ----------
+    scores : sequence of arrays of shape (n_targets,) or (n_alphas, n_targets)
+        One a fold.
+    undefined : sequence of boolean arrays of shape (n_targets,)
+    """
+    xp = namespace(scores[0])
+    total, n_scored = xp.zeros_like(scores[0]), 0
+    for score, missing in zip(scores, undefined, strict=True):
+        total += xp.where(missing, xp.zeros_like(score), score)
+        n_scored = n_scored + xp.astype(~missing, xp.float64)
+    return xp.where(n_scored > 0, total / xp.clip(n_scored, 1, None), xp.nan)
+
+
+def _shrunken(
+    z: Array, modes: Modes | _Fold, alphas: Array, *, scaled: bool = False
+) -> Array:
+    """Shrunken modes z / (lam + a), or these times 1 + a.
+
+    ``alphas`` has one value, or one a target.
+    """
+    xp = namespace(z)
+    if isinstance(alphas, np.ndarray):
+        alphas = as_like(alphas, z)
+    alphas = xp.astype(alphas / modes.unit, z.dtype)[None, :]
+    divisor = as_like(modes.eigenvalues, z, dtype=z.dtype)[:, None] + alphas
+    if scaled:
+        divisor /= 1 + alphas
+    return z / divisor

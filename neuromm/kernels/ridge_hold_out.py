@@ -1,0 +1,290 @@
+r"""Ridge scores of held-out blocks from one decomposition of all rows.
+
+With H(a) = 11'/n + U diag(lam / (lam + a)) U' the matrix that takes targets to their
+fit on all rows, the error of a model that never saw the rows of block k is
+
+    e_k = (I - H_kk)^-1 (y_k - yhat_k),
+
+for every block at once from the residuals of one fit. It costs a product with all rows
+for each penalty, and no decomposition a fold: it is the cheapest form where folds are
+many, leave-one-out above all. It holds if a fold trains on every row that it does not
+hold out, with features that are centred (not scaled) within folds. Predictions are
+targets less their errors, so a correlation would lose its digits for large penalties:
+it is left to `neuromm.kernels.ridge_folds`.
+
+References
+----------
+Allen (1974) The relationship between variable selection and data augmentation and a
+method for prediction. Technometrics 16:125-127 (one row).
+Liland, Skogholt & Indahl (2024) A new formula for faster computation of the K-fold
+cross-validation and good regularisation parameter values in ridge regression.
+IEEE Access 12:17349-17368 (blocks).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromm.kernels.arrays import Array, as_like, itemsize, namespace
+from neuromm.kernels.ridge_features import FeatureRows
+from neuromm.kernels.ridge_modes import Form, Scoring
+from neuromm.kernels.row_parts import (
+    Counts,
+    RowParts,
+    Split,
+    TargetRows,
+    row_parts,
+    target_rows,
+)
+
+__all__ = ["HoldOutBatch", "HoldOutRidge", "holds_out_the_rest"]
+
+# Rounding that errors of held-out rows may gain over the residuals they come from.
+_TOLERANCE = {4: 1e-3, 8: 1e-9}
+
+
+@dataclass
+class HoldOutBatch:
+    """A batch of targets in the modes of all rows.
+
+    Attributes
+    ----------
+    rows : array of shape (n_samples, n_targets)
+        Less their mean over all rows.
+    z : array of shape (rank, n_targets)
+    outside : array of shape (n_samples, n_targets) or None
+        What no mode reaches.
+    scores : array of shape (n_alphas, n_targets), float64
+    """
+
+    targets: TargetRows
+    mean: Array
+    rows: Array
+    z: Array
+    outside: Array | None
+    scores: Array | None = None
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Folds of equal size.
+
+    Attributes
+    ----------
+    counts : tuple of integer arrays of shape (n_parts,)
+        Held-out parts of each fold.
+    rows : integer array of shape (n_folds, n_test)
+    inverse : array of shape (n_alphas, n_folds, n_test, n_test)
+        (I - H_kk)^-1.
+    """
+
+    counts: tuple[Counts, ...]
+    rows: NDArray[np.intp]
+    inverse: Array
+
+
+def holds_out_the_rest(parts: RowParts) -> bool:
+    """Tell whether every fold trains on all rows that it does not hold out, once."""
+    return bool((parts.train + parts.test == 1).all())
+
+
+class HoldOutRidge:
+    """Ridge of many targets from one decomposition of all rows.
+
+    Parameters
+    ----------
+    x : array of shape (n_samples, n_features)
+    splits : sequence of (train, test)
+        Each the complement of the other (`holds_out_the_rest`).
+    alphas : array of shape (n_alphas,)
+    form : {"primal", "dual"}
+    scoring : {"r2", "mse"}
+    fit_intercept : bool
+    n_targets : int
+
+    Attributes
+    ----------
+    is_accurate : bool
+        False if a held-out block is so nearly determined by the rest (a penalty far
+        below the eigenvalues) that errors would lose their digits in this precision.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        splits: Sequence[Split],
+        alphas: NDArray[np.float64],
+        *,
+        form: Form,
+        scoring: Scoring,
+        fit_intercept: bool,
+        n_targets: int,
+    ) -> None:
+        self.alphas = alphas
+        self.scoring = scoring
+        self.parts = row_parts(splits, x.shape[0])
+        self._fit_intercept = fit_intercept
+        features = FeatureRows(x, self.parts, form, fit_intercept, by_cross=False)
+        everything = self.parts.everything
+        modes = features.modes(everything)
+        self._modes = modes
+        self._x_mean = features.mean(everything)
+        self._to_features = features.to_features(modes, n_targets)
+        self._form = form
+        basis = features.orthonormal(modes)
+        xp = namespace(x)
+        self._basis = xp.astype(basis, x.dtype)
+        free = x.shape[0] - fit_intercept
+        self._is_full = len(modes.eigenvalues) == free
+        self._blocks = self._inverses(basis)
+        self.is_accurate = self._condition(basis) <= (
+            _TOLERANCE[itemsize(x)] / float(xp.finfo(x.dtype).eps)
+        )
+
+    def load(self, y: Array) -> HoldOutBatch:
+        """Project a batch of targets of shape (n_samples, n_targets)."""
+        targets = target_rows(y, self.parts)
+        everything = self.parts.everything
+        mean = targets.mean(everything)
+        mean = mean if self._fit_intercept else 0 * mean
+        rows = targets.rows_about(everything, mean)
+        z = self._basis.T @ rows
+        outside = None if self._is_full else rows - self._basis @ z
+        return HoldOutBatch(targets, mean, rows, z, outside)
+
+    def path(self, batch: HoldOutBatch) -> Array:
+        """Score of every penalty, averaged over folds, as `EigenRidge.path`."""
+        xp = namespace(batch.rows)
+        undefined = self._undefined(batch)
+        scores = []
+        for row in range(len(self.alphas)):
+            residual = self._basis @ (self._left(row, batch.z) * batch.z)
+            if batch.outside is not None:
+                residual += batch.outside
+            scores.append(self._score(row, residual, batch, undefined))
+        batch.scores = xp.stack(scores)
+        return batch.scores
+
+    def at(self, batch: HoldOutBatch, choice: Array) -> Array:
+        """Score of one penalty a target; the path has it from predictions already."""
+        xp = namespace(batch.scores)
+        return xp.take_along_axis(batch.scores, choice[None, :], axis=0)[0]
+
+    def weights(self, batch: HoldOutBatch, choice: Array) -> tuple[Array, Array]:
+        """Weights and intercepts of a fit of all rows, as `EigenRidge.weights`."""
+        xp = namespace(batch.rows)
+        modes = self._modes
+        values = modes.eigenvalues[:, None]
+        table = 1 / (values + self.alphas / modes.unit)
+        if self._form == "primal":
+            table = table * np.sqrt(values)
+        table = as_like(table, batch.z, dtype=batch.z.dtype)
+        weights = xp.take(table, choice, axis=1) * batch.z
+        for factor in reversed(self._to_features):
+            weights = factor @ weights
+        return weights, batch.mean - self._x_mean @ xp.astype(weights, xp.float64)
+
+    def _left(self, row: int, like: Array) -> Array:
+        """Share a / (lam + a) of each mode that a fit leaves in the residual."""
+        alpha = self.alphas[row] / self._modes.unit
+        share = alpha / (self._modes.eigenvalues + alpha)
+        return as_like(share[:, None], like, dtype=like.dtype)
+
+    def _score(
+        self, row: int, residual: Array, batch: HoldOutBatch, undefined: list[Array]
+    ) -> Array:
+        """Score of one penalty: its errors, fold by fold."""
+        xp = namespace(residual)
+        total = n_scored = 0
+        for block, missing in zip(self._blocks, undefined, strict=True):
+            n_folds, n_test = block.rows.shape
+            shape = (n_folds, n_test, residual.shape[1])
+            where = as_like(block.rows.ravel(), residual)
+            held = xp.reshape(xp.take(residual, where, axis=0), shape)
+            inverse = block.inverse[row]
+            error = inverse * held if n_test == 1 else inverse @ held
+            loss = _sum_squares(error)
+            if self.scoring == "mse":
+                score = -loss / n_test
+            else:
+                y = xp.reshape(xp.take(batch.rows, where, axis=0), shape)
+                mean = xp.sum(y, axis=1, dtype=xp.float64)[:, None, :] / n_test
+                power = _sum_squares(y - xp.astype(mean, y.dtype))
+                score = 1 - loss / xp.where(power > 0, power, xp.ones_like(power))
+            total = total + xp.sum(xp.where(missing, 0 * score, score), axis=0)
+            n_scored = n_scored + xp.sum(xp.astype(~missing, xp.float64), axis=0)
+        return xp.where(n_scored > 0, total / xp.clip(n_scored, 1, None), xp.nan)
+
+    def _undefined(self, batch: HoldOutBatch) -> list[Array]:
+        """Targets that are constant in a fold, (n_folds, n_targets) for each size."""
+        xp = namespace(batch.rows)
+        if self.scoring == "mse":
+            zeros = batch.targets.valid & False
+            return [
+                xp.broadcast_to(zeros, (len(block.rows), *zeros.shape))
+                for block in self._blocks
+            ]
+        return [
+            xp.stack([batch.targets.is_constant(counts) for counts in block.counts])
+            for block in self._blocks
+        ]
+
+    def _inverses(self, basis: Array) -> list[_Block]:
+        xp = namespace(basis)
+        by_size: dict[int, list[Counts]] = {}
+        for counts in self.parts.test:
+            by_size.setdefault(self.parts.n_rows(counts), []).append(counts)
+        blocks = []
+        for group in by_size.values():
+            rows = np.stack(
+                [
+                    np.concatenate(
+                        [np.r_[rows] for _, rows, _ in self.parts.places(counts)]
+                    )
+                    for counts in group
+                ]
+            )
+            inverses = [
+                xp.astype(
+                    xp.linalg.inv(self._left_matrix(basis, rows, row)),
+                    self._basis.dtype,
+                )
+                for row in range(len(self.alphas))
+            ]
+            blocks.append(_Block(tuple(group), rows, xp.stack(inverses)))
+        return blocks
+
+    def _left_matrix(self, basis: Array, rows: NDArray[np.intp], row: int) -> Array:
+        """I - H_kk of each fold, of shape (n_folds, n_test, n_test), float64."""
+        xp = namespace(basis)
+        part = xp.take(basis, as_like(rows.ravel(), basis), axis=0)
+        part = xp.reshape(part, (*rows.shape, basis.shape[1]))
+        share = self._left(row, basis)[:, 0]
+        left = (part * share) @ xp.matrix_transpose(part)
+        if not self._is_full:
+            left = left - part @ xp.matrix_transpose(part)
+            left = left + as_like(np.eye(rows.shape[1]), basis)
+            if self._fit_intercept:
+                left = left - 1 / basis.shape[0]
+        return left
+
+    def _condition(self, basis: Array) -> float:
+        """Largest condition number of I - H_kk over folds, at the smallest penalty."""
+        xp = namespace(basis)
+        worst = 1.0
+        for block in self._blocks:
+            left = self._left_matrix(basis, block.rows, int(self.alphas.argmin()))
+            values = xp.linalg.eigvalsh(left)
+            largest, smallest = values[:, -1], values[:, 0]
+            if not bool(xp.all(smallest > 0)):
+                return float("inf")
+            worst = max(worst, float(xp.max(largest / smallest)))
+        return worst
+
+
+def _sum_squares(x: Array) -> Array:
+    """Sum over rows of squares, (n_folds, n_targets), float64."""
+    xp = namespace(x)
+    return xp.sum(x * x, axis=1, dtype=xp.float64)

@@ -1,0 +1,116 @@
+"""What a cross-validated ridge allocates, counted before it does.
+
+Counted in the order of the work: bases of all folds are built one after the other, and
+kept; targets then pass in batches. The peak is the larger of the two.
+"""
+
+from dataclasses import dataclass
+
+from neuromm.kernels.ridge_cost import RidgeShape, Solver
+
+__all__ = ["RidgeMemory", "working_memory"]
+
+
+@dataclass(frozen=True)
+class RidgeMemory:
+    """Bytes a fit allocates above its inputs.
+
+    Attributes
+    ----------
+    building : int
+        Peak while bases are built.
+    kept : int
+        Bases of all folds and of the final fit.
+    results : int
+        Weights and the values of each target.
+    per_target : int
+        For each target of a batch.
+    """
+
+    building: int
+    kept: int
+    results: int
+    per_target: int
+
+    def peak(self, width: int) -> int:
+        """Bytes with batches of ``width`` targets."""
+        return max(self.building, self.kept + self.results + width * self.per_target)
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that no batch size avoids, but those of a target."""
+        return max(self.building - self.per_target, self.kept + self.results)
+
+
+def working_memory(shape: RidgeShape, solver: Solver) -> RidgeMemory:
+    """Bytes that a fit allocates above features and responses.
+
+    Parameters
+    ----------
+    shape : RidgeShape
+    solver : Solver
+    """
+    p, v, size = shape.n_features, shape.n_targets, shape.itemsize
+    results = size * p * v + (8 + 8 + 8 + 1) * v
+    if solver.method == "hold-out":
+        building, kept, per_target = _hold_out(shape, solver)
+    elif solver.method == "cholesky":
+        building, kept, per_target = _cholesky(shape, solver)
+    else:
+        building, kept, per_target = _eigen(shape, solver)
+    return RidgeMemory(int(building), int(kept), int(results), int(per_target))
+
+
+def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
+    n, p, size = shape.n_samples, shape.n_features, shape.itemsize
+    n_train, m, r = shape.n_train, shape.n_test, shape.rank
+    n_folds, full = shape.n_folds, shape.full_rank
+    by_cross = shape.uses_cross_products(solver.form)
+    differences = solver.method == "divided-difference"
+    train: float = p * r if by_cross else n_train * r
+    test = m * r if m <= r or not by_cross else r * r
+    kept: float = size * n_folds * (train + test + (r * r if differences else 0))
+    kept += size * (p * full if by_cross else n * full + p * full)
+    kept += size * n * p if by_cross else 0
+    transient = max(
+        _decomposition(shape, solver, n_train),
+        8 * ((9 * r * r if differences else 0) + 2 * m * r),
+    )
+    building = kept + max(transient, _decomposition(shape, solver, n))
+    rows = n_train if not by_cross else 0
+    per_target: float = size * (n + shape.n_parts * (p if by_cross else 0))
+    per_target += size * n_folds * r * (2 if differences else 1)
+    per_target += size * (3 * r + 2 * m + 2 * rows + p)
+    per_target += 8 * (shape.n_alphas * (n_folds + 3) + 4 * shape.n_parts)
+    return building, kept, per_target
+
+
+def _decomposition(shape: RidgeShape, solver: Solver, n_rows: float) -> float:
+    """Bytes while one matrix is decomposed: itself, a copy, vectors, LAPACK's 2 r^2."""
+    p = shape.n_features
+    if solver.form == "primal":
+        return float(8 * (2 * n_rows * p + 5 * p * p))
+    kernel = 8 * shape.n_samples**2
+    return float(kernel + 8 * 6 * n_rows**2)
+
+
+def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
+    n, p, size = shape.n_samples, shape.n_features, shape.itemsize
+    m, r, n_alphas = shape.n_test, shape.full_rank, shape.n_alphas
+    kept = size * (n * r + p * r + n_alphas * n * m)
+    building = kept + _decomposition(shape, solver, n)
+    building = max(
+        building, kept + 8 * (3 * n * r + 4 * n * m) + size * n_alphas * n * m
+    )
+    per_target = size * (7 * n + 3 * r + p) + 8 * n_alphas * 3
+    return building, kept, per_target
+
+
+def _cholesky(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
+    n, p, v = shape.n_samples, shape.n_features, shape.n_targets
+    order = p if solver.form == "primal" else n
+    kept = 8 * (2 * n * p + order * order)
+    building = kept + 8 * (n * p + 2 * order * order)
+    per_target = shape.itemsize * 2 * n + 8 * (3 * n + 3 * order + 2 * p)
+    per_target += 8 * shape.n_alphas * 3
+    return building + per_target * v, kept, per_target

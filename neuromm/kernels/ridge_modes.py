@@ -1,0 +1,76 @@
+r"""Eigenmodes of features, in which a ridge is a division.
+
+With centred X of rank r, eigenvalues lam_j of X'X and eigenvectors Q (primal), or
+eigenvectors U of XX' (dual, the same lam_j), the weights for penalty a are
+
+    W(a) = R diag(1 / (lam + a)) L' Y,    L = XQ, R = Q       (primal)
+                                          L = U,  R = X'U     (dual)
+
+so features need one decomposition, and targets one projection z = L'Y, whatever the
+number of penalties. The matrix that is decomposed squares the condition number of X:
+it is formed and decomposed in float64, whatever the precision of the data.
+
+References
+----------
+Hoerl & Kennard (1970) Ridge regression. Technometrics 12:55-67.
+Saunders, Gammerman & Vovk (1998) Ridge regression learning algorithm in dual
+variables. ICML.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromm.kernels.arrays import Array, as_like, contiguous, host_array, namespace
+
+__all__ = ["Form", "Scoring", "eigenmodes", "symmetric_eigh"]
+
+Form = Literal["primal", "dual"]
+Scoring = Literal["r2", "correlation", "mse"]
+
+
+def eigenmodes(gram: Array, max_rank: int) -> tuple[NDArray[np.float64], Array]:
+    """Eigenvalues and eigenvectors of X'X or XX', without modes of rounding.
+
+    Parameters
+    ----------
+    gram : array of shape (order, order), float64
+        Symmetric and positive semidefinite.
+    max_rank : int
+        Highest rank that it can have.
+
+    Returns
+    -------
+    eigenvalues : array of shape (rank,), on the host
+        Largest first. Those up to max_rank * eps * largest are noise of rounding
+        (duplicated or collinear columns, the null mode of centring) and left out.
+    vectors : array of shape (order, rank)
+    """
+    xp = namespace(gram)
+    values, vectors = symmetric_eigh(gram)
+    eigenvalues = host_array(values)[::-1].copy()
+    largest = max(float(eigenvalues[0]), 0.0) if len(eigenvalues) else 0.0
+    noise = max(max_rank, 1) * np.finfo(np.float64).eps * largest
+    rank = min(int(np.count_nonzero(eigenvalues > noise)), max_rank)
+    first = gram.shape[0] - rank
+    return eigenvalues[:rank], contiguous(xp.flip(vectors[:, first:], axis=1))
+
+
+def symmetric_eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues, smallest first, and eigenvectors; never an error of the solver.
+
+    Where the solver of the device does not converge, LAPACK's slower QR iteration
+    does the work on the host.
+    """
+    xp = namespace(matrix)
+    try:
+        values, vectors = xp.linalg.eigh(matrix)
+        if bool(xp.all(xp.isfinite(values))):
+            return values, vectors
+    except (np.linalg.LinAlgError, RuntimeError):
+        pass  # torch raises a RuntimeError
+    from scipy.linalg import eigh
+
+    host_values, host_vectors = eigh(host_array(matrix), driver="ev")
+    return as_like(host_values, matrix), as_like(host_vectors, matrix)

@@ -1,0 +1,194 @@
+"""Rows in parts that folds share, and the moments of targets over them.
+
+The training and held-out rows of all folds are unions of a few parts: with five
+contiguous folds there are five, with purged ones a few more. Sums over rows are formed
+once a part, each about its own mean, and added up for each fold. Held-out rows are
+never subtracted from a total, so whatever they hold leaves no trace in the training
+side, and means are never subtracted from large sums. A fold that names a row twice, as
+a bootstrap does, counts its part twice; parts are then many and small.
+
+References
+----------
+Chan, Golub & LeVeque (1983) Algorithms for computing the sample variance.
+Am. Stat. 37:242-247 (the merge of moments).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromm.kernels.arrays import Array, as_like, empty, namespace
+from neuromm.kernels.column_statistics import column_dot, column_mean
+
+__all__ = ["Counts", "RowParts", "Split", "TargetRows", "row_parts", "target_rows"]
+
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+# How often a fold counts each part, shape (n_parts,).
+Counts = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class RowParts:
+    """Rows of all folds in parts.
+
+    Attributes
+    ----------
+    order : integer array of shape (n_samples,)
+        Row of the data at each row of the parts.
+    slices : tuple of slice
+        Of ``order``: one a part.
+    train, test : integer arrays of shape (n_folds, n_parts)
+        How often a fold counts each part.
+    """
+
+    order: NDArray[np.intp]
+    slices: tuple[slice, ...]
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """Rows of each part."""
+        return np.array([part.stop - part.start for part in self.slices])
+
+    @property
+    def everything(self) -> Counts:
+        """Counts of a fit of all rows."""
+        return np.ones(len(self.slices), dtype=np.intp)
+
+    def in_order(self, x: Array) -> Array:
+        """Rows of the data in the order of the parts; not copied if they are."""
+        if (self.order == np.arange(len(self.order))).all():
+            return x
+        return namespace(x).take(x, as_like(self.order, x), axis=0)
+
+    def n_rows(self, counts: Counts) -> int:
+        """Rows that a fold counts."""
+        return int(self.sizes @ counts)
+
+    def places(self, counts: Counts) -> Iterator[tuple[int, slice, slice]]:
+        """Part, its rows, and where they stand among the rows that a fold counts."""
+        start = 0
+        for part in np.flatnonzero(counts):
+            rows = self.slices[part]
+            for _ in range(int(counts[part])):
+                end = start + rows.stop - rows.start
+                yield int(part), rows, slice(start, end)
+                start = end
+
+
+def row_parts(splits: Sequence[Split], n_samples: int) -> RowParts:
+    """Cut the rows into the parts of which all folds are unions.
+
+    Parameters
+    ----------
+    splits : sequence of (train, test)
+    n_samples : int
+    """
+    counts = np.zeros((2 * len(splits), n_samples), dtype=np.intp)
+    for fold, sides in enumerate(splits):
+        for side, rows in enumerate(sides):
+            counts[2 * fold + side] = np.bincount(rows, minlength=n_samples)
+    _, first, label = np.unique(counts, axis=1, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.intp)
+    rank[np.argsort(first)] = np.arange(len(first))
+    label = rank[label.ravel()]
+    ends = np.cumsum(np.bincount(label, minlength=len(first)))
+    slices = tuple(
+        slice(int(start), int(end))
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    )
+    of_parts = counts[:, np.sort(first)]
+    order = np.argsort(label, kind="stable")
+    return RowParts(order, slices, of_parts[::2], of_parts[1::2])
+
+
+@dataclass(frozen=True)
+class TargetRows:
+    """A batch of targets, by parts.
+
+    Attributes
+    ----------
+    parts : RowParts
+    rows : array of shape (n_samples, n_targets)
+        In the order of the parts, each part less its own mean; 0 for a masked target.
+    means, squares : arrays of shape (n_parts, n_targets), float64
+        Mean of each part, and sum of squares about it.
+    lowest, highest : arrays of shape (n_parts, n_targets)
+        Extremes of each part, which tell a constant exactly.
+    valid : boolean array of shape (n_targets,)
+        Finite, and not constant over all rows.
+    """
+
+    parts: RowParts
+    rows: Array
+    means: Array
+    squares: Array
+    lowest: Array
+    highest: Array
+    valid: Array
+
+    def mean(self, counts: Counts) -> Array:
+        """Mean over the rows of a fold, of shape (n_targets,), float64."""
+        weights = self.parts.sizes * counts
+        return as_like(weights / max(weights.sum(), 1), self.means) @ self.means
+
+    def squares_about(self, counts: Counts, centre: Array) -> Array:
+        """Sum over the rows of a fold of (y - centre)^2, (n_targets,), float64."""
+        use = as_like(counts.astype(np.float64), self.squares)
+        rows = as_like((self.parts.sizes * counts).astype(np.float64), self.squares)
+        return use @ self.squares + rows @ (self.means - centre) ** 2
+
+    def rows_about(self, counts: Counts, centre: Array) -> Array:
+        """Rows of a fold less ``centre``, of shape (n_rows, n_targets)."""
+        xp = namespace(self.rows)
+        offset = xp.astype(self.means - centre, self.rows.dtype)
+        about = empty((self.parts.n_rows(counts), self.rows.shape[1]), self.rows)
+        for part, rows, place in self.parts.places(counts):
+            about[place] = self.rows[rows] + offset[part]
+        return about
+
+    def is_constant(self, counts: Counts) -> Array:
+        """Whether each target has one value in the rows of a fold."""
+        xp = namespace(self.lowest)
+        which = as_like(np.flatnonzero(counts), self.lowest)
+        low = xp.min(xp.take(self.lowest, which, axis=0), axis=0)
+        return low == xp.max(xp.take(self.highest, which, axis=0), axis=0)
+
+    def constants(self) -> Array:
+        """Value of a target that has only one; nan for any other."""
+        xp = namespace(self.lowest)
+        low, high = xp.min(self.lowest, axis=0), xp.max(self.highest, axis=0)
+        alone = xp.isfinite(low) & (low == high)
+        return xp.where(alone, low, xp.nan * xp.ones_like(low))
+
+
+def target_rows(y: Array, parts: RowParts) -> TargetRows:
+    """Centre a batch of targets by parts; ``y`` is left as it is.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_targets)
+        nan or infinity mask their target.
+    parts : RowParts
+    """
+    xp = namespace(y)
+    rows = parts.in_order(y)
+    lowest = xp.stack([xp.min(rows[part], axis=0) for part in parts.slices])
+    highest = xp.stack([xp.max(rows[part], axis=0) for part in parts.slices])
+    low, high = xp.min(lowest, axis=0), xp.max(highest, axis=0)
+    valid = xp.isfinite(low) & xp.isfinite(high) & (low != high)
+    if not bool(xp.all(valid)):
+        rows = xp.where(valid, rows, xp.zeros_like(rows[:1, :1]))
+    means, squares, centred = [], [], empty(rows.shape, rows)
+    for part in parts.slices:
+        mean = column_mean(rows[part])
+        centred[part] = rows[part] - xp.astype(mean, rows.dtype)
+        means.append(mean)
+        squares.append(column_dot(centred[part], centred[part]))
+    return TargetRows(
+        parts, centred, xp.stack(means), xp.stack(squares), lowest, highest, valid
+    )
