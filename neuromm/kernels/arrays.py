@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ROWS_PER_SUM",
     "Array",
     "as_like",
     "contiguous",

@@ -86,8 +86,10 @@ class _FoldTargets:
 
     Attributes
     ----------
-    z, b : arrays of shape (rank, n_targets)
-        Training and held-out side; b is None where no product needs it.
+    z : array of shape (rank, n_targets)
+        Training side.
+    b : array of shape (rank, n_targets) or None
+        Held-out side, kept where predictions are not formed row by row.
     centre : array of shape (n_targets,)
         What is subtracted from held-out targets.
     power, deviation : arrays of shape (n_targets,)
@@ -191,11 +193,12 @@ class EigenRidge:
             Folds in which a target is constant have no r2 or correlation and do not
             count; nan if none is left.
         """
-        batch.folds = [self._project(fold, batch) for fold in self._folds]
-        scores = []
-        for fold, targets in zip(self._folds, batch.folds, strict=True):
+        batch.folds, scores = [], []
+        for fold in self._folds:
+            targets, b = self._project(fold, batch)
+            batch.folds.append(targets)
             if fold.tables is not None and fold.differences is not None:
-                sums = path_sums(fold.tables, fold.differences, targets.z, targets.b)
+                sums = path_sums(fold.tables, fold.differences, targets.z, b)
                 scores.append(self._scores(fold, targets, *sums))
                 continue
             xp = namespace(targets.z)
@@ -291,7 +294,10 @@ class EigenRidge:
         mean = batch.targets.mean(counts)
         return mean if self._fit_intercept else 0 * mean
 
-    def _project(self, fold: _Fold, batch: EigenBatch) -> _FoldTargets:
+    def _project(
+        self, fold: _Fold, batch: EigenBatch
+    ) -> tuple[_FoldTargets, Array | None]:
+        """A batch in one fold, and b where it is needed."""
         targets = batch.targets
         mean = self._mean(batch, fold.train.counts)
         test_mean = targets.mean(fold.test.counts)
@@ -300,14 +306,15 @@ class EigenRidge:
         if fold.tables is not None or fold.square is not None:
             b = fold.test.project(batch, centre)
         constant = targets.is_constant(fold.test.counts)
-        return _FoldTargets(
+        projected = _FoldTargets(
             z=fold.train.project(batch, mean),
-            b=b,
+            b=b if fold.square is not None else None,
             centre=centre,
             power=targets.squares_about(fold.test.counts, centre),
             deviation=targets.squares_about(fold.test.counts, test_mean),
             undefined=constant & (self.scoring != "mse"),
         )
+        return projected, b
 
     def _score_at(
         self, fold: _Fold, batch: EigenBatch, targets: _FoldTargets, alphas: Array

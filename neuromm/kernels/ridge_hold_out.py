@@ -27,7 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, itemsize, namespace
+from neuromm.kernels.arrays import (
+    ROWS_PER_SUM,
+    Array,
+    as_like,
+    is_numpy,
+    itemsize,
+    namespace,
+)
 from neuromm.kernels.ridge_features import FeatureRows
 from neuromm.kernels.ridge_modes import Form, Scoring
 from neuromm.kernels.row_parts import (
@@ -83,6 +90,17 @@ class _Block:
     counts: tuple[Counts, ...]
     rows: NDArray[np.intp]
     inverse: Array
+
+    def of(self, x: Array) -> Array:
+        """Rows of each fold, of shape (n_folds, n_test, n_columns)."""
+        xp = namespace(x)
+        flat = self.rows.ravel()
+        first, last = int(flat[0]), int(flat[-1]) + 1
+        if np.array_equal(flat, np.arange(first, last)):
+            held = x[first:last]
+        else:
+            held = xp.take(x, as_like(flat, x), axis=0)
+        return xp.reshape(held, (*self.rows.shape, x.shape[1]))
 
 
 def holds_out_the_rest(parts: RowParts) -> bool:
@@ -157,13 +175,13 @@ class HoldOutRidge:
     def path(self, batch: HoldOutBatch) -> Array:
         """Score of every penalty, averaged over folds, as `EigenRidge.path`."""
         xp = namespace(batch.rows)
-        undefined = self._undefined(batch)
+        units = self._units(batch)
         scores = []
         for row in range(len(self.alphas)):
             residual = self._basis @ (self._left(row, batch.z) * batch.z)
             if batch.outside is not None:
                 residual += batch.outside
-            scores.append(self._score(row, residual, batch, undefined))
+            scores.append(self._score(row, residual, units))
         batch.scores = xp.stack(scores)
         return batch.scores
 
@@ -193,43 +211,50 @@ class HoldOutRidge:
         return as_like(share[:, None], like, dtype=like.dtype)
 
     def _score(
-        self, row: int, residual: Array, batch: HoldOutBatch, undefined: list[Array]
+        self, row: int, residual: Array, units: "list[tuple[Array, Array]]"
     ) -> Array:
         """Score of one penalty: its errors, fold by fold."""
         xp = namespace(residual)
         total = n_scored = 0
-        for block, missing in zip(self._blocks, undefined, strict=True):
-            n_folds, n_test = block.rows.shape
-            shape = (n_folds, n_test, residual.shape[1])
-            where = as_like(block.rows.ravel(), residual)
-            held = xp.reshape(xp.take(residual, where, axis=0), shape)
+        for block, (unit, missing) in zip(self._blocks, units, strict=True):
+            held = block.of(residual)
             inverse = block.inverse[row]
-            error = inverse * held if n_test == 1 else inverse @ held
-            loss = _sum_squares(error)
-            if self.scoring == "mse":
-                score = -loss / n_test
-            else:
-                y = xp.reshape(xp.take(batch.rows, where, axis=0), shape)
-                mean = xp.sum(y, axis=1, dtype=xp.float64)[:, None, :] / n_test
-                power = _sum_squares(y - xp.astype(mean, y.dtype))
-                score = 1 - loss / xp.where(power > 0, power, xp.ones_like(power))
+            error = inverse * held if held.shape[1] == 1 else inverse @ held
+            score = -_sum_squares(error) / unit
+            if self.scoring == "r2":
+                score += 1
             total = total + xp.sum(xp.where(missing, 0 * score, score), axis=0)
             n_scored = n_scored + xp.sum(xp.astype(~missing, xp.float64), axis=0)
         return xp.where(n_scored > 0, total / xp.clip(n_scored, 1, None), xp.nan)
 
-    def _undefined(self, batch: HoldOutBatch) -> list[Array]:
-        """Targets that are constant in a fold, (n_folds, n_targets) for each size."""
+    def _units(self, batch: HoldOutBatch) -> list[tuple[Array, Array]]:
+        """What squared errors are divided by, and whether a target has no score.
+
+        Returns
+        -------
+        units : list of (array of shape (n_folds or 1, n_targets), boolean array)
+            One a size of folds.
+        """
         xp = namespace(batch.rows)
-        if self.scoring == "mse":
-            zeros = batch.targets.valid & False
-            return [
-                xp.broadcast_to(zeros, (len(block.rows), *zeros.shape))
-                for block in self._blocks
-            ]
-        return [
-            xp.stack([batch.targets.is_constant(counts) for counts in block.counts])
-            for block in self._blocks
-        ]
+        targets = batch.targets
+        units = []
+        for block in self._blocks:
+            n_test = block.rows.shape[1]
+            if self.scoring == "mse":
+                none = xp.zeros_like(targets.valid)[None, :]
+                none = xp.broadcast_to(none, (len(block.rows), none.shape[1]))
+                units.append((xp.ones_like(batch.targets.means[:1]) * n_test, none))
+                continue
+            power = xp.stack(
+                [
+                    targets.squares_about(counts, targets.mean(counts))
+                    for counts in block.counts
+                ]
+            )
+            missing = [targets.is_constant(counts) for counts in block.counts]
+            power = xp.where(power > 0, power, xp.ones_like(power))
+            units.append((power, xp.stack(missing)))
+        return units
 
     def _inverses(self, basis: Array) -> list[_Block]:
         xp = namespace(basis)
@@ -286,5 +311,14 @@ class HoldOutRidge:
 
 def _sum_squares(x: Array) -> Array:
     """Sum over rows of squares, (n_folds, n_targets), float64."""
+    return sum(
+        _squares(x[:, start : start + ROWS_PER_SUM])
+        for start in range(0, x.shape[1], ROWS_PER_SUM)
+    )
+
+
+def _squares(x: Array) -> Array:
+    if is_numpy(x):
+        return np.einsum("kmt,kmt->kt", x, x).astype(np.float64)
     xp = namespace(x)
     return xp.sum(x * x, axis=1, dtype=xp.float64)
