@@ -7,6 +7,7 @@ The unit of a fold is its largest eigenvalue: its eigenvalues, and the penalties
 is asked for, are divided by it, and projections are scaled to match.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,12 @@ def uses_cross_products(form: Form, n_parts: int, n_folds: int) -> bool:
     return form == "primal" and n_parts <= 4 * n_folds + 1
 
 
+def _blocks(size: int) -> Iterator[slice]:
+    """Slices of at most 512 rows or columns: what is float64 at a time stays small."""
+    for start in range(0, size, 512):
+        yield slice(start, min(start + 512, size))
+
+
 class FeatureRows:
     """Features in the order of parts.
 
@@ -114,8 +121,13 @@ class FeatureRows:
         if form == "dual":
             # Rounding alone knows this mean: kernels are centred again for each fold.
             shift = self.mean(parts.everything)
-            rows = xp.astype(self._rows, xp.float64) - shift
-            self._kernel = rows @ rows.T
+            for columns in _blocks(x.shape[1]):
+                block = xp.astype(self._rows[:, columns], xp.float64) - shift[columns]
+                product = block @ block.T
+                if self._kernel is None:
+                    self._kernel = product
+                else:
+                    self._kernel += product
 
     def mean(self, counts: Counts) -> Array:
         """Mean over the rows of a fold, (n_features,), float64; 0 without intercept."""
@@ -139,14 +151,21 @@ class FeatureRows:
         if self.form == "dual":
             return self._dual_modes(counts, max_rank)
         mean = self.mean(counts)
-        rows = self._rows_about(counts, mean)
-        eigenvalues, vectors = eigenmodes(rows.T @ rows, max_rank)
+        gram = empty((n_features, n_features), self._means)
+        gram[:] = 0
+        for _, block in self._blocks_about(counts, mean):
+            gram += block.T @ block
+        eigenvalues, vectors = eigenmodes(gram, max_rank)
+        del gram
         unit = float(eigenvalues[0]) if len(eigenvalues) else 1.0
         vectors /= unit**0.5
         if self.by_cross:
             shift = self._shift(vectors, counts, mean)
             return Modes(unit, eigenvalues / unit, vectors, self._cast(vectors), shift)
-        return Modes(unit, eigenvalues / unit, vectors, self._cast(rows @ vectors))
+        train = empty((n_rows, len(eigenvalues)), self._rows)
+        for place, block in self._blocks_about(counts, mean):
+            train[place] = self._cast(block @ vectors)
+        return Modes(unit, eigenvalues / unit, vectors, train)
 
     def _dual_modes(self, counts: Counts, max_rank: int) -> Modes:
         kernel = self._block(counts, counts)
@@ -181,7 +200,7 @@ class FeatureRows:
         n_test, rank = self.parts.n_rows(test), len(modes.eigenvalues)
         mean = self.mean(test) if centre and self._fit_intercept else self.mean(train)
         if self.form == "primal":
-            rows = self._rows_about(test, mean) @ modes.vectors
+            rows = self._in_modes(test, mean, modes.vectors)
         else:
             kernel = self._block(test, train)
             if self._fit_intercept:
@@ -199,13 +218,18 @@ class FeatureRows:
             return HeldOut(modes.train, shift, square)
         return HeldOut(self._cast(rows), None, square)
 
+    def forget_kernel(self) -> None:
+        """Give back the memory of the kernel, once every fold has its modes."""
+        self._kernel = None
+
     def orthonormal(self, modes: Modes) -> Array:
         """Basis U of all rows, of shape (n_samples, rank), float64."""
         if self.form == "dual":
             return modes.vectors
         everything = self.parts.everything
-        rows = self._rows_about(everything, self.mean(everything))
-        return rows @ modes.vectors / as_like(np.sqrt(modes.eigenvalues), rows)
+        rows = self._in_modes(everything, self.mean(everything), modes.vectors)
+        rows /= as_like(np.sqrt(modes.eigenvalues), rows)
+        return rows
 
     def to_features(self, modes: Modes, n_targets: int) -> tuple[Array, ...]:
         """Factors whose product takes shrunken modes to weights, (n_features, rank).
@@ -216,21 +240,34 @@ class FeatureRows:
             return (modes.train,)
         if self.form == "primal":
             return (self._cast(modes.vectors),)
-        mean = self.mean(self.parts.everything)
-        rows = self._rows_about(self.parts.everything, mean)
-        scaled = modes.vectors / modes.unit
-        if n_targets >= len(modes.eigenvalues):
-            return (self._cast(rows.T @ scaled),)
-        return self._cast(rows.T), self._cast(scaled)
-
-    def _rows_about(self, counts: Counts, mean: Array) -> Array:
-        """Rows of a fold less ``mean``, float64."""
         xp = namespace(self._rows)
-        shape = (self.parts.n_rows(counts), self._rows.shape[1])
-        about = empty(shape, self._means)
+        mean = self.mean(self.parts.everything)
+        scaled = modes.vectors / modes.unit
+        multiplied = n_targets >= len(modes.eigenvalues)
+        n_columns = len(modes.eigenvalues) if multiplied else self._rows.shape[0]
+        first = empty((self._rows.shape[1], n_columns), self._rows)
+        for columns in _blocks(self._rows.shape[1]):
+            block = xp.astype(self._rows[:, columns], xp.float64) - mean[columns]
+            first[columns] = self._cast(block.T @ scaled if multiplied else block.T)
+        return (first,) if multiplied else (first, self._cast(scaled))
+
+    def _blocks_about(
+        self, counts: Counts, mean: Array
+    ) -> Iterator[tuple[slice, Array]]:
+        """Rows of a fold less ``mean``, float64, in blocks, and where they stand."""
+        xp = namespace(self._rows)
         for _, rows, place in self.parts.places(counts):
-            about[place] = xp.astype(self._rows[rows], xp.float64) - mean
-        return about
+            for block in _blocks(place.stop - place.start):
+                source = slice(rows.start + block.start, rows.start + block.stop)
+                where = slice(place.start + block.start, place.start + block.stop)
+                yield where, xp.astype(self._rows[source], xp.float64) - mean
+
+    def _in_modes(self, counts: Counts, mean: Array, vectors: Array) -> Array:
+        """Rows of a fold less ``mean`` in modes, (n_rows, rank), float64."""
+        rows = empty((self.parts.n_rows(counts), vectors.shape[1]), self._means)
+        for place, block in self._blocks_about(counts, mean):
+            rows[place] = block @ vectors
+        return rows
 
     def _block(self, rows: Counts, columns: Counts) -> Array:
         """Block of the kernel between the rows of two folds; a copy."""

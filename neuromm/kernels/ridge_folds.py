@@ -178,6 +178,7 @@ class EigenRidge:
         self._final = self._features.modes(everything)
         self._x_mean = self._features.mean(everything)
         self._to_features = self._features.to_features(self._final, n_targets)
+        self._features.forget_kernel()
 
     def load(self, y: Array) -> EigenBatch:
         """Centre a batch of targets of shape (n_samples, n_targets)."""

@@ -30,13 +30,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, is_on_gpu, itemsize, namespace
+from neuromm.kernels.arrays import Array, as_like, empty, is_on_gpu, itemsize, namespace
 
 __all__ = ["DividedDifferences", "PathTables", "divided_differences", "path_sums"]
 
 # Relative distance below which two eigenvalues are nearly equal: it balances rounding
 # of the difference, eps / tau, against the error tau^2 / 2 of the pair.
 _TAU = {4: 4e-3, 8: 1e-5}
+
+# Rows of N that are formed at once.
+_ROWS = 128
 
 # Up to this many diagonals beside the main one, E is applied diagonal by diagonal.
 _MAX_DIAGONALS = 3
@@ -132,21 +135,37 @@ def divided_differences(
     xp = namespace(square)
     tau = _TAU[itemsize(like)]
     values = as_like(eigenvalues, square)
-    gap = values[None, :] - values[:, None]
-    larger = xp.maximum(values[None, :], values[:, None])
-    close = xp.abs(gap) <= tau * larger
-    gap = xp.where(close, xp.ones_like(gap), gap)
-    far = xp.astype(xp.where(close, xp.zeros_like(gap), square / gap), like.dtype)
+    rank = len(eigenvalues)
     reach = _reach(eigenvalues, tau)
-    if reach > _MAX_DIAGONALS:
-        near = xp.astype(xp.where(close, square, xp.zeros_like(square)), like.dtype)
+    far = empty((rank, rank), like)
+    near = empty((rank, rank), like) if reach > _MAX_DIAGONALS else None
+    for start in range(0, rank, _ROWS):
+        rows = slice(start, start + _ROWS)
+        gap = values[None, :] - values[rows, None]
+        close = xp.abs(gap) <= tau * xp.maximum(values[None, :], values[rows, None])
+        zeros = xp.zeros_like(gap)
+        quotient = square[rows] / xp.where(close, 1 + zeros, gap)
+        far[rows] = xp.astype(xp.where(close, zeros, quotient), like.dtype)
+        if near is not None:
+            near[rows] = xp.astype(xp.where(close, square[rows], zeros), like.dtype)
+    if near is not None:
         return DividedDifferences(far, (), near)
-    square = xp.where(close, square, xp.zeros_like(square))
-    diagonals = tuple(
-        xp.astype(xp.linalg.diagonal(square, offset=offset), like.dtype)
-        for offset in range(reach + 1)
+    return DividedDifferences(
+        far,
+        tuple(_diagonal(values, square, k, tau, like) for k in range(reach + 1)),
+        None,
     )
-    return DividedDifferences(far, diagonals, None)
+
+
+def _diagonal(
+    values: Array, square: Array, offset: int, tau: float, like: Array
+) -> Array:
+    """Diagonal of E: 0 where two eigenvalues so far apart in rank are not close."""
+    xp = namespace(square)
+    larger, smaller = values[: values.shape[0] - offset], values[offset:]
+    diagonal = xp.linalg.diagonal(square, offset=offset)
+    close = larger - smaller <= tau * larger
+    return xp.astype(xp.where(close, diagonal, xp.zeros_like(diagonal)), like.dtype)
 
 
 def path_sums(
