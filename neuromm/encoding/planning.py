@@ -11,14 +11,17 @@ from numpy.typing import DTypeLike
 
 from neuromm.encoding.memory import parse_memory, target_batch
 from neuromm.kernels import (
-    RidgeCost,
     RidgeShape,
+    Solver,
     cheapest_solvers,
     operation_count,
     working_memory,
 )
 
 __all__ = ["Plan", "plan"]
+
+# Order of the matrix on which decompositions are timed.
+_EIGEN_SIZE = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,8 @@ class Plan:
         Bytes above features and responses, coefficients included.
     seconds : float
         Wall time on this machine with its present number of BLAS threads.
-    solver_form : {"primal", "dual"}
+    solver_form : str
+        As of `RidgeCV`.
     target_batch : int
         Targets handled at once.
     """
@@ -77,12 +81,13 @@ def plan(
 
     Notes
     -----
-    Operations (`neuromm.kernels.operation_count`) over rates of this machine, which
-    are measured once a process in about 50 ms. The estimate leaves out reading the
-    data, passes over memory (centring, copies of folds), the outer folds of a nested
-    cross-validation and permutation tests; it takes folds as equal parts without
-    purge, and the machine as idle as it was while it was measured. Small problems are
-    dominated by what is left out.
+    Operations and numbers moved (`neuromm.kernels.operation_count`) over rates of this
+    machine with its present number of BLAS threads, which are measured once a process
+    in about 0.2 s. The estimate leaves out reading the data, the outer folds of a
+    nested cross-validation and permutation tests; it takes folds as equal parts, and
+    the machine as idle as it was while it was measured. The default alphas of an
+    estimator may make a solver impossible (`neuromm.kernels.ridge_hold_out`): another
+    is then taken.
     """
     kind = np.dtype(dtype)
     limit = parse_memory(memory_limit)
@@ -105,35 +110,60 @@ def plan(
     width = target_batch(memory, n_targets, limit)
     return Plan(
         peak_memory=memory.peak(width),
-        seconds=_seconds(operation_count(shape, solver), kind),
+        seconds=_seconds(shape, solver, kind),
         solver_form=solver.name,
         target_batch=width,
     )
 
 
-def _seconds(cost: RidgeCost, dtype: np.dtype[Any]) -> float:
+def _seconds(shape: RidgeShape, solver: Solver, dtype: np.dtype[Any]) -> float:
+    cost = operation_count(shape, solver)
+    order = shape.n_features if solver.form == "primal" else shape.n_train
+    kind = dtype.str[1:]
     return (
-        cost.decomposition / _eigen_rate()
+        cost.decomposition / _eigen_rate(order)
+        + cost.factor / _factor_rate()
         + cost.gram / _product_rate("f8")
-        + cost.targets / _product_rate(dtype.str[1:])
+        + cost.targets / _product_rate(kind)
+        + cost.elements / _element_rate(kind)
     )
 
 
 @cache
 def _product_rate(dtype: str) -> float:
     """Floating-point operations a second in a matrix product."""
-    size = 512
+    size = 768
     a = np.random.default_rng(0).standard_normal((size, size)).astype(dtype)
     return 2.0 * size**3 / _best_time(lambda: a @ a)
 
 
 @cache
-def _eigen_rate() -> float:
+def _element_rate(dtype: str) -> float:
+    """Numbers a second in a product element by element."""
+    a = np.ones((1000, 500), dtype=dtype)
+    return a.size / _best_time(lambda: a * a)
+
+
+def _eigen_rate(order: float) -> float:
     """Operations a second in an eigen-decomposition, counted as 9 r^3."""
-    size = 200
-    a = np.random.default_rng(0).standard_normal((size, size))
+    # Larger matrices come closer to the rate of products: a quarter over this size.
+    return _measured_eigen_rate() * min(1.3, max(order / _EIGEN_SIZE, 0.2) ** 0.4)
+
+
+@cache
+def _measured_eigen_rate() -> float:
+    a = np.random.default_rng(0).standard_normal((_EIGEN_SIZE, 2 * _EIGEN_SIZE))
     gram = a @ a.T
-    return 9.0 * size**3 / _best_time(lambda: np.linalg.eigh(gram))
+    return 9.0 * _EIGEN_SIZE**3 / _best_time(lambda: np.linalg.eigh(gram))
+
+
+@cache
+def _factor_rate() -> float:
+    """Operations a second in a Cholesky factor, counted as r^3 / 3."""
+    size = 512
+    a = np.random.default_rng(0).standard_normal((size, 2 * size))
+    gram = a @ a.T
+    return size**3 / 3.0 / _best_time(lambda: np.linalg.cholesky(gram))
 
 
 def _best_time(work: Callable[[], object]) -> float:

@@ -235,23 +235,24 @@ def _eigen_count(shape: RidgeShape, solver: Solver) -> RidgeCost:
     cost = _basis_count(shape, solver.form, n_train, m, shape.n_folds)
     cost = _sum(cost, _basis_count(shape, solver.form, n, 0, 1))
     by_cross = shape.uses_cross_products(solver.form)
+    by_square = by_cross and m > r  # held-out rows enter by cross-products too
     targets = 2.0 * held * r  # chosen penalty
-    elements = 3.0 * r + 3.0 * m
+    elements = 4.0 * r + (2.0 * r if by_square else 4.0 * m)
     if by_cross:
         targets += 2.0 * p * r
-        elements += max(shape.n_parts - 2, 0) * p
+        elements += max(shape.n_parts - 1, 1) * p
     else:
         targets += 2.0 * n_train * r
         elements += 2.0 * n_train
     if solver.method == "divided-difference":
         targets += 2.0 * held * r + 2.0 * r**2 + 6.0 * shape.n_alphas * r
-        elements += 6.0 * r + 2.0 * m + 8.0 * shape.n_alphas
+        elements += 6.0 * r + (0.0 if by_square else 2.0 * m) + 30.0 * shape.n_alphas
     else:
         targets += shape.n_alphas * 2.0 * held * r
-        elements += shape.n_alphas * (3.0 * r + 4.0 * m)
+        elements += shape.n_alphas * (4.0 * r + (2.0 * r if by_square else 4.0 * m))
     targets = targets * shape.n_folds + 2.0 * p * shape.full_rank
     targets += 2.0 * n * p + 2.0 * p * p if by_cross else 2.0 * n * shape.full_rank
-    elements = elements * shape.n_folds + 6.0 * n + 4.0 * shape.full_rank + p
+    elements = elements * shape.n_folds + 6.0 * n + 4.0 * shape.full_rank + 3.0 * p
     cost = _sum(cost, RidgeCost(targets=targets * v, elements=elements * v))
     if solver.form == "dual":
         gram = n * n * p + 2.0 * p * n * min(shape.full_rank, v)
@@ -290,7 +291,7 @@ def _hold_out_count(shape: RidgeShape, form: Form) -> RidgeCost:
     targets += 2.0 * p * r
     if form == "dual":
         gram += 2.0 * p * n * min(r, v)
-    elements = n_alphas * (2.0 * r + 5.0 * n) + 8.0 * n + 2.0 * r
+    elements = n_alphas * (2.0 * r + 4.0 * n) + 10.0 * n + 4.0 * r + 3.0 * p
     return _sum(cost, RidgeCost(gram=gram, targets=targets * v, elements=elements * v))
 
 
