@@ -18,12 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from neuromm.core import UsageError
 from neuromm.encoding.scores import correlation_score, r2_score
 from neuromm.encoding.splitters import run_rows
-from neuromm.kernels import is_constant
+from neuromm.kernels import column_dot, column_mean, is_constant
+from neuromm.kernels.arrays import Array, as_like, host_array, is_on_gpu, namespace
 
 __all__ = ["PermutationResult", "check_blocks", "permutation_test"]
 
-# Working arrays of a chunk of targets stay near this many bytes.
+# Working arrays of a chunk of targets stay near this many bytes. A GPU wants some
+# thousands of targets at a time.
 _CHUNK_BYTES = 64 * 10**6
+_GPU_CHUNK_BYTES = 10**9
 
 # Up to so many blocks in a group all pairs of blocks are multiplied once, and a
 # permutation only adds their products.
@@ -82,7 +85,8 @@ def permutation_test(
     Parameters
     ----------
     predictions, responses : arrays of shape (n_samples, n_targets)
-        Held-out predictions, and the responses; rows in order of time.
+        Held-out predictions, and the responses; rows in order of time. Both may be
+        torch tensors on a CUDA device or CuPy arrays: the null is then computed there.
     rng : int or numpy.random.Generator
     groups : array of shape (n_samples,), optional
         Run of each sample: nothing is permuted across runs.
@@ -99,10 +103,12 @@ def permutation_test(
     Returns
     -------
     result : PermutationResult
-        p = (1 + #{null >= observed}) / (1 + n_permutations).
+        p = (1 + #{null >= observed}) / (1 + n_permutations). Arrays of NumPy.
 
     Raises
     ------
+    TypeError
+        If one of both lies on a GPU and the other does not.
     neuromm.core.UsageError
         If no group holds two blocks, so that nothing can be permuted.
 
@@ -119,28 +125,30 @@ def permutation_test(
     mean: p is then right where a_kj = a_jk, and too large otherwise. A refit for each
     permutation would be exact and cost as many fits.
     """
-    yhat, y = np.asarray(predictions), np.asarray(responses)
+    yhat, y = _same_place(predictions, responses)
     if yhat.shape != y.shape or y.ndim != 2:
         raise ValueError(
             "predictions and responses must have the same shape (n_samples, "
-            f"n_targets), got {yhat.shape} and {y.shape}"
+            f"n_targets), got {tuple(yhat.shape)} and {tuple(y.shape)}"
         )
     if statistic not in ("correlation", "r2"):
         raise UsageError(f"statistic must be 'correlation' or 'r2', got {statistic!r}")
     layout = _block_layout(len(y), groups, block, n_permutations, rng)
     spread = np.sqrt(2.0) if cross_validated else 1.0
-    valid = np.isfinite(y).all(axis=0) & np.isfinite(yhat).all(axis=0)
-    valid &= ~is_constant(y)
+    valid = _testable(y, yhat)
     p = np.full(y.shape[1], np.nan)
     columns = np.flatnonzero(valid)
     width = _chunk_width(layout, len(y), n_permutations)
+    if not isinstance(y, np.ndarray):  # products of blocks are not kept there
+        width = max(1, _GPU_CHUNK_BYTES // (8 * (2 * n_permutations + 10 * len(y))))
     for start in range(0, len(columns), width):
         chunk = columns[start : start + width]
-        exceeding = _count_exceeding(y[:, chunk], yhat[:, chunk], layout, spread)
+        exceeding = _count_exceeding(
+            _columns(y, chunk), _columns(yhat, chunk), layout, spread
+        )
         p[chunk] = (1 + exceeding) / (1 + n_permutations)
-    score = correlation_score if statistic == "correlation" else r2_score
     return PermutationResult(
-        statistic=score(y, yhat).astype(np.float64),
+        statistic=_scores(y, yhat, statistic),
         p=p,
         q=_false_discovery_rate(p),
         n_permutations=n_permutations,
@@ -208,15 +216,19 @@ def _is_paired(group: _Group) -> bool:
 
 
 def _count_exceeding(
-    y: NDArray[np.floating],
-    yhat: NDArray[np.floating],
-    layout: Sequence[_Group],
-    spread: float,
-) -> NDArray[np.intp]:
+    y: Array, yhat: Array, layout: Sequence[_Group], spread: float
+) -> NDArray[np.integer]:
     """How many permutations reach the observed covariance of each target.
 
     Permuted covariances are moved away from their mean by the factor ``spread``.
     """
+    if not isinstance(y, np.ndarray):
+        from neuromm.kernels.gpu_permutation import count_exceeding
+
+        groups = [(group.rows, group.orders, _is_paired(group)) for group in layout]
+        return host_array(
+            count_exceeding(_unit_columns(y), _unit_columns(yhat), groups, spread)
+        )
     y, yhat = _standardised(y), _standardised(yhat)
     gain = np.zeros((len(layout[0].orders), y.shape[1]))
     for group in layout:
@@ -277,6 +289,63 @@ def _standardised(x: NDArray[np.floating]) -> NDArray[np.float64]:
     norm[is_constant(x)] = np.inf
     scaled: NDArray[np.float64] = centred / norm
     return scaled
+
+
+def _same_place(predictions: Array, responses: Array) -> tuple[Array, Array]:
+    """Both on a GPU as they are, or both in NumPy."""
+    on_gpu = [is_on_gpu(predictions), is_on_gpu(responses)]
+    if any(on_gpu) and not all(on_gpu):
+        there, here = ("predictions", "responses")[:: 1 if on_gpu[0] else -1]
+        raise TypeError(
+            f"{there} lie on a GPU and {here} do not: bring both to one place"
+        )
+    if all(on_gpu):
+        return predictions, responses
+    return np.asarray(predictions), np.asarray(responses)
+
+
+def _columns(x: Array, chunk: NDArray[np.intp]) -> Array:
+    if isinstance(x, np.ndarray):
+        return x[:, chunk]
+    return namespace(x).take(x, as_like(chunk, x), axis=1)
+
+
+def _testable(y: Array, yhat: Array) -> NDArray[np.bool_]:
+    """Tell which targets are finite and vary."""
+    xp = np if isinstance(y, np.ndarray) else namespace(y, yhat)
+    finite = xp.all(xp.isfinite(y), axis=0) & xp.all(xp.isfinite(yhat), axis=0)
+    return np.asarray(host_array(finite & ~_constant(y)))
+
+
+def _constant(x: Array) -> Array:
+    if isinstance(x, np.ndarray):
+        return is_constant(x)
+    xp = namespace(x)
+    return xp.max(x, axis=0) == xp.min(x, axis=0)
+
+
+def _scores(y: Array, yhat: Array, statistic: str) -> NDArray[np.float64]:
+    """Statistic of the unpermuted data, also of arrays on a GPU."""
+    if isinstance(y, np.ndarray):
+        score = correlation_score if statistic == "correlation" else r2_score
+        return score(y, yhat).astype(np.float64)
+    xp = namespace(y, yhat)
+    if statistic == "correlation":
+        value = column_dot(_unit_columns(y), _unit_columns(yhat))
+    else:
+        error, deviation = y - yhat, y - xp.astype(column_mean(y), y.dtype)
+        value = 1 - column_dot(error, error) / column_dot(deviation, deviation)
+    undefined = _constant(y) | ~xp.all(xp.isfinite(y), axis=0)
+    undefined = undefined | xp.any(xp.isnan(yhat), axis=0)
+    return host_array(xp.where(undefined, xp.nan * xp.ones_like(value), value))
+
+
+def _unit_columns(x: Array) -> Array:
+    """`_standardised` of arrays on a GPU."""
+    xp = namespace(x)
+    centred = xp.astype(x, xp.float64) - column_mean(x)
+    norm = xp.sqrt(column_dot(centred, centred))
+    return centred / xp.where(_constant(x), xp.inf * xp.ones_like(norm), norm)
 
 
 def _false_discovery_rate(p: NDArray[np.float64]) -> NDArray[np.float64]:
