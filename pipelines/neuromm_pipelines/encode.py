@@ -10,15 +10,13 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from neuromm import __version__
 from neuromm.core.errors import InputMissingError, UsageError
-from neuromm.core.files import remove_leftovers, write_json
+from neuromm.core.files import remove_leftovers
 from neuromm_pipelines.command_line import (
     RESEARCH_USE,
     QuietAliases,
@@ -31,9 +29,6 @@ from neuromm_pipelines.encode_settings import (
     EpochSettings,
     ModelSettings,
 )
-
-if TYPE_CHECKING:
-    from neuromm_pipelines.encode_unit import Outcome
 
 __all__ = ["EncodeConfig", "build_parser", "main", "run"]
 
@@ -63,6 +58,11 @@ class EncodeConfig:
     epochs: EpochSettings = field(default_factory=EpochSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
 
+    chunks: int = 1
+    targets_chunk: tuple[int, int] | None = None  # number from 1, and number of chunks
+    executor: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+    backend: Literal["numpy", "torch", "cupy"] = "numpy"
     nprocs: int = 1
     omp_nthreads: int | None = None
     mem_mb: float | None = None
@@ -76,6 +76,44 @@ class EncodeConfig:
     skip_bids_validation: bool = False
     debug: bool = False
     command_line: str = ""
+
+    def __post_init__(self) -> None:
+        if self.chunks < 1:
+            raise UsageError(f"--chunks must be 1 or more, got {self.chunks}")
+        if self.targets_chunk is not None and self.targets_chunk[1] != self.chunks:
+            raise UsageError(
+                f"--chunks {self.chunks} contradicts --targets-chunk "
+                f"{self.targets_chunk[0]}/{self.targets_chunk[1]}: leave --chunks out"
+            )
+        if self.executor == "dask":
+            self._check_dask()
+        elif self.scheduler is not None:
+            raise UsageError("--scheduler is for --executor dask: give both")
+
+    def _check_dask(self) -> None:
+        if self.scheduler is None:
+            raise UsageError(
+                "--executor dask needs --scheduler: the address of a running scheduler "
+                "(tcp://host:8786) or its scheduler file; with dask-jobqueue, "
+                "cluster.scheduler_address"
+            )
+        if self.targets_chunk is not None:
+            raise UsageError(
+                "--targets-chunk is a task of a job array, and --executor dask spreads "
+                "all chunks: give one of them (--chunks N with Dask)"
+            )
+        if self.nprocs != 1:
+            raise UsageError(
+                "--nprocs is of this machine; with --executor dask the cluster has the "
+                "workers: leave --nprocs out"
+            )
+
+    @property
+    def chunked(self) -> bool:
+        """Whether chunks of targets are fitted apart and joined."""
+        return (
+            self.chunks > 1 or self.targets_chunk is not None or self.executor == "dask"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,13 +142,23 @@ def run(config: EncodeConfig) -> int:
     neuromm.core.NeurommError
         If nothing can be started: a folder, a label or a feature table is wrong.
     """
-    from neuromm_pipelines import encode_unit, reporting
+    from neuromm_pipelines import encode_unit, execution, outcomes, reporting
 
     _check_folders(config)
+    elsewhere = config.analysis_level == "group" or (
+        config.reports_only or config.boilerplate_only
+    )
+    if elsewhere and config.targets_chunk is not None:
+        raise UsageError(
+            "--targets-chunk fits a chunk of participants: leave it out of the group "
+            "level and of --reports-only and --boilerplate-only"
+        )
     if config.analysis_level == "group":
         return reporting.write_group(config)
     if config.reports_only or config.boilerplate_only:
         return reporting.rewrite(config)
+    encode_unit.array_backend(config)
+    _check_atlas(config)
     if not config.features:
         raise UsageError(
             "no feature space was given: --features vision=PATH [language=PATH …] "
@@ -120,94 +168,42 @@ def run(config: EncodeConfig) -> int:
         _validate_input(config.bids_dir)
     units = encode_unit.find_units(config)
     if config.dry_run:
-        encode_unit.print_plan(config, units)
+        from neuromm_pipelines.encode_plan import print_plan
+
+        print_plan(config, units)
         return 0
     started = time.monotonic()
-    reporting.prepare_output(config)
+    if config.targets_chunk is None:
+        reporting.prepare_output(config)
     for path in remove_leftovers(config.output_dir):
         logger.info("removed %s, left by a killed run", path)
-    outcomes = _encode_all(config, units)
-    outcomes += reporting.write_subjects(config, outcomes)
-    _log_run(config, outcomes, time.monotonic() - started)
-    for outcome in outcomes:
+    ended = execution.encode_all(config, units)
+    if config.targets_chunk is None:
+        ended += reporting.write_subjects(config, ended)
+    wall_time = time.monotonic() - started
+    outcomes.log_run(config.output_dir, config.command_line, ended, wall_time)
+    for outcome in ended:
         if outcome.status == "failed":
             print(f"neuromm encode: error: {outcome.message}", file=sys.stderr)
-    print(_summary(outcomes))
-    return _exit_code(outcomes)
+    if config.targets_chunk is not None:
+        number, count = config.targets_chunk
+        print(
+            f"chunk {number} of {count}; when all are there: "
+            f"neuromm merge {config.output_dir}"
+        )
+    print(f"neuromm encode: {outcomes.summary(ended)}")
+    return outcomes.exit_code(ended)
 
 
-def _encode_all(config: EncodeConfig, units: Sequence[Any]) -> "list[Outcome]":
-    from tqdm import tqdm
-
-    from neuromm_pipelines.encode_unit import encode_unit_by_name
-
-    outcomes = []
-    names = [unit.name for unit in units]
-    with tqdm(total=len(names), unit="unit", disable=None) as bar:
-        if config.nprocs == 1 or len(names) == 1:
-            for name in names:
-                bar.set_postfix_str(name)
-                outcomes.append(encode_unit_by_name(config, name))
-                bar.update()
-                if config.stop_on_first_crash and outcomes[-1].status == "failed":
-                    break
-            return outcomes
-        # Fresh interpreters: a fork would copy the threads of BLAS half-alive.
-        with ProcessPoolExecutor(
-            config.nprocs, mp_context=get_context("spawn")
-        ) as pool:
-            jobs = [pool.submit(encode_unit_by_name, config, name) for name in names]
-            for job in as_completed(jobs):
-                outcomes.append(job.result())
-                bar.update()
-                if config.stop_on_first_crash and outcomes[-1].status == "failed":
-                    pool.shutdown(cancel_futures=True)
-                    break
-    return sorted(outcomes, key=lambda outcome: outcome.name)
-
-
-def _summary(outcomes: "Sequence[Outcome]") -> str:
-    counts = {
-        status: sum(outcome.status == status for outcome in outcomes)
-        for status in ("done", "skipped", "failed")
-    }
-    return "neuromm encode: " + ", ".join(f"{n} {s}" for s, n in counts.items())
-
-
-def _exit_code(outcomes: "Sequence[Outcome]") -> int:
-    failures = {outcome.code for outcome in outcomes if outcome.status == "failed"}
-    if not failures:
-        return 0
-    all_failed = all(outcome.status == "failed" for outcome in outcomes)
-    return failures.pop() if all_failed and len(failures) == 1 else 1
-
-
-def _log_run(
-    config: EncodeConfig, outcomes: "Sequence[Outcome]", wall_time: float
-) -> None:
-    """Write what differs from run to run (time, memory) beside the results."""
-    from neuromm.core.provenance import package_versions, peak_memory
-
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    write_json(
-        config.output_dir / "logs" / f"run_{stamp}_{time.time_ns() % 10**9:09d}.json",
-        {
-            "command": config.command_line,
-            "versions": package_versions(),
-            "wall_time_s": round(wall_time, 3),
-            "peak_memory_bytes": peak_memory(),
-            "units": [
-                {
-                    "name": outcome.name,
-                    "status": outcome.status,
-                    "wall_time_s": outcome.wall_time,
-                    "peak_memory_bytes": outcome.peak_memory,
-                    "message": outcome.message,
-                }
-                for outcome in outcomes
-            ],
-        },
-    )
+def _check_atlas(config: EncodeConfig) -> None:
+    """Refuse an atlas file that a worker, or the merge, would look for elsewhere."""
+    atlas = Path(config.model.atlas)
+    leaves_here = config.executor == "dask" or config.targets_chunk is not None
+    if leaves_here and atlas.exists() and not atlas.is_absolute():
+        raise UsageError(
+            f"--atlas {atlas} is relative to this folder, and the work is done in "
+            f"others: give {atlas.absolute()}"
+        )
 
 
 def _check_folders(config: EncodeConfig) -> None:
@@ -254,6 +250,7 @@ def _stripped(values: Sequence[str] | None, prefix: str) -> tuple[str, ...]:
 
 
 def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
+    from neuromm_pipelines.chunks import chunk_number
     from neuromm_pipelines.encode_flags import (
         bold_settings,
         check_device,
@@ -262,6 +259,10 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
     )
 
     check_device(args.device)
+    targets_chunk = chunk_number(args.targets_chunk) if args.targets_chunk else None
+    chunks = args.chunks
+    if chunks is None:
+        chunks = 1 if targets_chunk is None else targets_chunk[1]
     return EncodeConfig(
         bids_dir=args.bids_dir,
         output_dir=args.output_dir,
@@ -279,6 +280,11 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         bold=bold_settings(args),
         epochs=epoch_settings(args),
         model=model_settings(args),
+        chunks=chunks,
+        targets_chunk=targets_chunk,
+        executor=args.executor,
+        scheduler=args.scheduler,
+        backend=args.backend,
         nprocs=args.nprocs,
         omp_nthreads=args.omp_nthreads,
         mem_mb=args.mem,
@@ -318,6 +324,7 @@ def build_parser() -> argparse.ArgumentParser:
     encode_flags.add_bold(parser.add_argument_group("fMRI"))
     encode_flags.add_epochs(parser.add_argument_group("EEG, MEG and iEEG"))
     encode_flags.add_model(parser.add_argument_group("model and statistics"))
+    encode_flags.add_spreading(parser.add_argument_group("spreading the work"))
     encode_flags.add_running(parser.add_argument_group("running"))
     add_flag(
         parser, "--config-file", metavar="TOML", help="defaults for any of these flags"

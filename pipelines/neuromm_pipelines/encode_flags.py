@@ -19,6 +19,7 @@ __all__ = [
     "add_model",
     "add_running",
     "add_selection",
+    "add_spreading",
     "bold_settings",
     "check_device",
     "epoch_settings",
@@ -214,20 +215,42 @@ def _add_save(group: Group) -> None:
     )  # fmt: skip
 
 
-def add_running(group: Group) -> None:
-    """Flags that change no number."""
+def add_spreading(group: Group) -> None:
+    """Flags that spread the work over chunks of targets, processes and machines."""
     add_flag(
-        group, "--dry-run", switch=True,
-        help="print inputs, outputs, memory and time, and stop",
+        group, "--chunks", type=int, metavar="N",
+        help="cut the targets of each unit into N parts, fitted apart (default: 1)",
+    )  # fmt: skip
+    add_flag(
+        group, "--targets-chunk", metavar="I/N",
+        help="fit part I of N alone, such as a task of a job array; neuromm merge "
+        "joins them",
+    )  # fmt: skip
+    add_flag(
+        group, "--executor", choices=["local", "dask"], default="local",
+        help="who works: processes of this machine, or a Dask cluster "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    add_flag(
+        group, "--scheduler", metavar="ADDRESS",
+        help="of the Dask cluster: tcp://host:8786, or a scheduler file",
     )  # fmt: skip
     add_flag(
         group, "--nprocs", "--n-cpus", "--nthreads", type=int, default=1,
-        help="units at a time (default: 1)",
+        help="units, or chunks, at a time (default: 1)",
     )  # fmt: skip
     add_flag(group, "--omp-nthreads", type=int, help="threads a process (default: all)")
     add_flag(
         group, "--mem", "--mem-mb", type=float, metavar="MB",
         help="memory limit; work is cut to fit, or refused with 75",
+    )  # fmt: skip
+
+
+def add_running(group: Group) -> None:
+    """Flags that change no number."""
+    add_flag(
+        group, "--dry-run", switch=True,
+        help="print inputs, outputs, memory and time, and stop",
     )  # fmt: skip
     add_flag(group, "--low-mem", switch=True, help="keep responses in single precision")
     add_flag(
@@ -257,7 +280,7 @@ def add_running(group: Group) -> None:
         help="accepted; no index is kept, since reading 3000 files takes half a second",
     )  # fmt: skip
     add_flag(
-        group, "--backend", choices=["numpy"], default="numpy",
+        group, "--backend", choices=["numpy", "torch", "cupy"], default="numpy",
         help="array library of the engine (default: numpy, the only one yet)",
     )  # fmt: skip
     add_flag(

@@ -1,46 +1,48 @@
-"""One unit of ``neuromm encode``: found, planned, encoded, written."""
+"""One unit of ``neuromm encode``: found, prepared, fitted, written."""
 
 import logging
-import time
-import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from neuromm.core import (
     EncodingResult,
-    NeurommError,
-    OutputError,
+    InputMissingError,
     Provenance,
-    ResourceLimitError,
-    Sample,
     Study,
     TargetSpace,
     UsageError,
 )
-from neuromm.core.files import file_digest, write_text
-from neuromm.core.provenance import package_versions, peak_memory
+from neuromm.core.files import file_digest
+from neuromm.core.provenance import package_versions
 from neuromm_pipelines.encode_settings import as_json
 from neuromm_pipelines.inputs import input_files, input_stamps
+from neuromm_pipelines.outcomes import Outcome, Status, outcome_of
 from neuromm_pipelines.units import UnitState, locked
 
 if TYPE_CHECKING:
-    from neuromm.encoding import Plan
     from neuromm.features.exchange import FeatureTable
     from neuromm_pipelines.encode import EncodeConfig
 
 __all__ = [
     "EncodingUnit",
-    "Outcome",
     "Prepared",
+    "array_backend",
     "encode_unit_by_name",
     "find_units",
-    "print_plan",
+    "fit_unit",
+    "memory_limit",
+    "prepare_unit",
+    "read_tables",
+    "unit_folder",
+    "unit_of",
+    "unit_settings",
+    "unit_state",
+    "write_results",
 ]
 
 logger = logging.getLogger(__name__)
@@ -102,17 +104,34 @@ class Prepared:
     warnings: list[str]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one unit, or one report, ended."""
+def encode_unit_by_name(config: "EncodeConfig", name: str) -> Outcome:
+    """Encode one unit; whatever goes wrong becomes an outcome, not an exception.
 
-    name: str
-    status: Literal["done", "skipped", "failed"]
-    subject: str
-    code: int = 0
-    message: str = ""
-    wall_time: float = 0.0
-    peak_memory: int = 0
+    Runs in this process or in a worker, which finds the unit again by its name.
+    """
+    return outcome_of(
+        name,
+        lambda: _encode(config, unit_of(config, name)),
+        output_dir=config.output_dir,
+        omp_nthreads=config.omp_nthreads,
+        debug=config.debug,
+    )
+
+
+def unit_of(config: "EncodeConfig", name: str) -> EncodingUnit:
+    """Find a unit again by its name.
+
+    Raises
+    ------
+    InputMissingError
+        If the data set no longer holds it.
+    """
+    for unit in find_units(config):
+        if unit.name == name:
+            return unit
+    raise InputMissingError(
+        f"{config.bids_dir} no longer holds the recordings of {name}"
+    )
 
 
 def find_units(config: "EncodeConfig") -> list[EncodingUnit]:
@@ -164,104 +183,44 @@ def _check_runs(unit: EncodingUnit) -> None:
         )
 
 
-def encode_unit_by_name(config: "EncodeConfig", name: str) -> Outcome:
-    """Encode one unit; whatever goes wrong becomes an outcome, not an exception.
+def _encode(config: "EncodeConfig", unit: EncodingUnit) -> Status:
+    from neuromm_pipelines.encode_plan import check_memory
 
-    Runs in this process or in a worker, which finds the unit again by its name.
-    """
-    from threadpoolctl import threadpool_limits
-
-    started = time.monotonic()
-    subject = name.split("_")[0].removeprefix("sub-")
-    limits = (
-        nullcontext()
-        if config.omp_nthreads is None
-        else threadpool_limits(config.omp_nthreads)
-    )
-    try:
-        with limits:
-            (unit,) = [unit for unit in find_units(config) if unit.name == name]
-            status = _encode(config, unit)
-        code, message = 0, ""
-    except NeurommError as error:
-        if config.debug:
-            logger.exception("%s", name)
-        status, code, message = "failed", error.exit_code, f"{name}: {error}"
-    except MemoryError:
-        status, code = "failed", ResourceLimitError.exit_code
-        message = f"{name}: memory ran out; set --mem, or free memory and run again"
-    except Exception as error:
-        status, code = "failed", 70
-        where = _write_crash(config.output_dir, name)
-        message = (
-            f"{name}: internal error, {type(error).__name__}: {error}. The details are "
-            f"in {where}; please report them."
-        )
-    return Outcome(
-        name, status, subject, code, message, time.monotonic() - started, peak_memory()
-    )
-
-
-def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
-    """Print inputs, outputs, memory and time of each unit; compute nothing.
-
-    Raises
-    ------
-    NeurommError
-        What would stop the first unit that cannot be planned.
-    """
-    tables = _read_tables(config)
-    for unit in units:
-        n_samples, n_targets = _size(config, unit, tables)
-        n_features = sum(table.values.shape[1] for table in tables)
-        estimate = _planned(config, n_samples, n_features, n_targets)
-        inputs = 8 * n_samples * (n_features + n_targets)
-        print(f"{unit.name}")
-        for sample in unit.study:
-            print(f"  input   {sample.source}")
-            for role, path in sorted(sample.companions.items()):
-                print(f"          {path} ({role})")
-        for table in tables:
-            print(f"  space   {table.name}: {table.source} ({len(table.values)} rows)")
-        print(f"  output  {_folder(config, unit)}/{_stem(unit)}_…")
-        print(
-            f"  size    {n_samples} samples x {n_features} features -> "
-            f"{n_targets} targets ({estimate.solver_form})"
-        )
-        print(
-            f"  needs   {(inputs + estimate.peak_memory) / 2**20:.1f} MB and about "
-            f"{_total_seconds(estimate.seconds, tables, config):.1f} s"
-        )
-    print(f"neuromm encode: {len(units)} units planned, nothing written")
-
-
-def _encode(
-    config: "EncodeConfig", unit: EncodingUnit
-) -> Literal["done", "skipped", "failed"]:
     with locked(config.output_dir, unit.name):
-        tables = _read_tables(config)
-        samples = list(unit.study)
-        state = UnitState(
-            config.output_dir,
-            unit.name,
-            _settings(config, unit, tables),
-            input_stamps(config, samples, tables),
-        )
+        tables = read_tables(config)
+        state = unit_state(config, unit)
         if config.overwrite or not config.resume:
             state.forget()
         elif state.is_done():
             logger.info("%s: finished before, skipped", unit.name)
             return "skipped"
-        _check_memory(config, unit, tables)
-        prepared = _prepare(config, unit, tables)
-        results = _fit(config, prepared)
-        state.finish(_write(config, unit, samples, tables, prepared, results))
+        check_memory(config, unit, tables)
+        prepared = prepare_unit(config, unit, tables)
+        results = fit_unit(config, prepared)
+        state.finish(write_results(config, unit, tables, prepared, results))
     return "done"
 
 
-def _prepare(
+def unit_state(config: "EncodeConfig", unit: EncodingUnit) -> UnitState:
+    """What is known of a unit in the output folder, with these settings and inputs."""
+    return UnitState(
+        config.output_dir,
+        unit.name,
+        unit_settings(config, unit),
+        input_stamps(config, list(unit.study)),
+    )
+
+
+def prepare_unit(
     config: "EncodeConfig", unit: EncodingUnit, tables: "Sequence[FeatureTable]"
 ) -> Prepared:
+    """Read the runs of a unit and bring them to samples.
+
+    Raises
+    ------
+    neuromm.core.NeurommError
+        If a file is missing, damaged, or contradicts another.
+    """
     if unit.datatype == "func":
         from neuromm_pipelines.encode_bold import prepare_bold
 
@@ -271,11 +230,26 @@ def _prepare(
     return prepare_epochs(unit.study, tables, config.epochs, config.trial_type)
 
 
-def _fit(config: "EncodeConfig", prepared: Prepared) -> dict[str, EncodingResult]:
+def fit_unit(
+    config: "EncodeConfig", prepared: Prepared, part: slice | None = None
+) -> dict[str, EncodingResult]:
+    """Fit every feature space.
+
+    Parameters
+    ----------
+    config : EncodeConfig
+    prepared : Prepared
+    part : slice, optional
+        Fit these targets alone. Batches then follow from their number only, so that a
+        memory limit changes no bit of a chunk.
+    """
     from neuromm.encoding import BlockedKFold, RunKFold, encode
 
+    array_backend(config)
     model = config.model
     responses = prepared.responses
+    if part is not None:
+        responses = responses.isel(target=part)
     n_runs = len(np.unique(responses["run"].to_numpy()))
     cv: Any
     if n_runs > 1:
@@ -290,37 +264,54 @@ def _fit(config: "EncodeConfig", prepared: Prepared) -> dict[str, EncodingResult
     return encode(
         prepared.features,
         responses,
-        targets=prepared.targets,
+        targets=prepared.targets if part is None else None,
         cv=cv,
         alphas=np.asarray(model.alphas),
         scoring=model.scoring,
         n_permutations=model.n_permutations,
         block=model.block or prepared.block,
         joint=model.joint,
-        memory_limit=_memory_limit(config),
+        memory_limit=memory_limit(config) if part is None else None,
         keep_predictions="predictions" in model.save,
         rng=model.seed,
     )
 
 
-def _write(
+def array_backend(config: "EncodeConfig") -> str:
+    """Name of the array library that fits.
+
+    Raises
+    ------
+    UsageError
+        If it is not available.
+    """
+    if config.backend != "numpy":
+        raise UsageError(
+            f"--backend {config.backend} is not available: this version fits with "
+            "NumPy on the CPU. Leave --backend out."
+        )
+    return config.backend
+
+
+def write_results(
     config: "EncodeConfig",
     unit: EncodingUnit,
-    samples: Sequence[Sample],
     tables: "Sequence[FeatureTable]",
     prepared: Prepared,
     results: Mapping[str, EncodingResult],
 ) -> list[Path]:
+    """Write the tables, maps and sidecars of a unit; give their paths."""
     from neuromm.report import write_predictions, write_unit
     from neuromm_pipelines.regions import target_regions
 
     regions, notes = target_regions(
         prepared.targets, config.model.atlas, config.model.atlas_distance_mm
     )
-    inputs = input_files(config, samples, tables)
+    samples = list(unit.study)
+    inputs = input_files(config, samples)
     provenance = Provenance(
         versions=package_versions(),
-        config=_settings(config, unit, tables),
+        config=unit_settings(config, unit),
         seed=config.model.seed,
         inputs={name: file_digest(path) for name, path in inputs.items()},
     )
@@ -364,7 +355,14 @@ def _described(table: "FeatureTable") -> dict[str, Any]:
     }
 
 
-def _read_tables(config: "EncodeConfig") -> "list[FeatureTable]":
+def read_tables(config: "EncodeConfig") -> "list[FeatureTable]":
+    """Read every feature space.
+
+    Raises
+    ------
+    UsageError
+        If one has the name of the joint model.
+    """
     from neuromm.features.exchange import read_features
 
     if "joint" in config.features and config.model.joint and len(config.features) > 1:
@@ -375,102 +373,31 @@ def _read_tables(config: "EncodeConfig") -> "list[FeatureTable]":
     return [read_features(path, name) for name, path in config.features.items()]
 
 
-def _settings(
-    config: "EncodeConfig", unit: EncodingUnit, tables: "Sequence[FeatureTable]"
-) -> dict[str, Any]:
+def unit_settings(config: "EncodeConfig", unit: EncodingUnit) -> dict[str, Any]:
     """Everything but the data that can change a number of this unit."""
     data = config.bold if unit.datatype == "func" else config.epochs
     return {
         "neuromm": package_versions().get("neuromm"),
         "datatype": unit.datatype,
-        "features": [table.name for table in tables],
+        "features": list(config.features),
         "trial_type": list(config.trial_type),
         "low_mem": config.low_mem,
+        "chunks": config.chunks,
         "data": as_json(data),
         "model": as_json(config.model),
     }
 
 
-def _size(
-    config: "EncodeConfig", unit: EncodingUnit, tables: "Sequence[FeatureTable]"
-) -> tuple[int, int]:
-    """Number of samples and of targets, read from headers."""
-    if unit.datatype == "func":
-        from neuromm_pipelines.encode_bold import bold_size
-
-        return bold_size(unit.study, config.bold)
-    from neuromm_pipelines.encode_epochs import epochs_size
-
-    return epochs_size(unit.study, tables, config.epochs, config.trial_type)
-
-
-def _check_memory(
-    config: "EncodeConfig", unit: EncodingUnit, tables: "Sequence[FeatureTable]"
-) -> None:
-    import psutil
-
-    n_samples, n_targets = _size(config, unit, tables)
-    n_features = sum(table.values.shape[1] for table in tables)
-    estimate = _planned(config, n_samples, n_features, n_targets)
-    inputs = 8 * n_samples * (n_features + n_targets)
-    available = psutil.virtual_memory().available
-    allowed = min(_memory_limit(config) or available, available)
-    needed = inputs + estimate.peak_memory
-    if needed > allowed:
-        raise ResourceLimitError(
-            f"needs about {needed / 2**20:.0f} MB for {n_samples} samples, "
-            f"{n_features} features and {n_targets} targets, and may take "
-            f"{allowed / 2**20:.3g} MB. Raise --mem, use fewer --nprocs, --low-mem, or "
-            "a smaller --mask."
-        )
-
-
-def _planned(
-    config: "EncodeConfig", n_samples: int, n_features: int, n_targets: int
-) -> "Plan":
-    """Plan of the fits, in batches that keep the memory limit where that can be."""
-    from neuromm.encoding import plan
-
-    sizes = (n_samples, n_features, n_targets)
-    dtype = np.float32 if config.low_mem else np.float64
-    n_alphas = len(config.model.alphas)
-    try:
-        return plan(
-            *sizes, n_alphas=n_alphas, dtype=dtype, memory_limit=_memory_limit(config)
-        )
-    except ResourceLimitError:
-        return plan(*sizes, n_alphas=n_alphas, dtype=dtype, memory_limit=None)
-
-
-def _memory_limit(config: "EncodeConfig") -> int | None:
+def memory_limit(config: "EncodeConfig") -> int | None:
+    """Bytes that one process may take; None without ``--mem``."""
     if config.mem_mb is None:
         return None
     return int(config.mem_mb * 2**20 / max(config.nprocs, 1))
 
 
-def _total_seconds(
-    seconds: float, tables: "Sequence[FeatureTable]", config: "EncodeConfig"
-) -> float:
-    n_models = len(tables) + (config.model.joint and len(tables) > 1)
-    return seconds * n_models
-
-
-def _folder(config: "EncodeConfig", unit: EncodingUnit) -> Path:
+def unit_folder(config: "EncodeConfig", unit: EncodingUnit) -> Path:
+    """Folder of a unit's results."""
     folder = config.output_dir / f"sub-{unit.entities['subject']}"
     if "session" in unit.entities:
         folder /= f"ses-{unit.entities['session']}"
     return folder / unit.datatype
-
-
-def _stem(unit: EncodingUnit) -> str:
-    return unit.name.removesuffix(f"_{unit.datatype}")
-
-
-def _write_crash(output_dir: Path, name: str) -> str:
-    """Keep a traceback for a report; a full disk must not hide the first error."""
-    text = traceback.format_exc()
-    try:
-        return str(write_text(output_dir / "logs" / f"crash-{name}.txt", text))
-    except OutputError:
-        logger.error("%s", text)
-        return "the lines above"

@@ -4,25 +4,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuromm.core import Sample
+from neuromm.core import InputMissingError, Sample
 from neuromm.core.provenance import config_digest
 
 if TYPE_CHECKING:
-    from neuromm.features.exchange import FeatureTable
     from neuromm_pipelines.encode import EncodeConfig
 
 __all__ = ["input_files", "input_stamps"]
 
 
-def input_files(
-    config: "EncodeConfig", samples: Sequence[Sample], tables: "Sequence[FeatureTable]"
-) -> dict[str, Path]:
+def input_files(config: "EncodeConfig", samples: Sequence[Sample]) -> dict[str, Path]:
     """Each file that is read, by a name that survives a move of the data set.
 
     Returns
     -------
     files : dict of str to Path
         Path relative to its data set (``fmriprep:sub-01/…`` in a derivative), sorted.
+
+    Raises
+    ------
+    InputMissingError
+        If a feature table is not there.
     """
     roots = {"": config.bids_dir, **{f"{k}:": v for k, v in config.derivatives.items()}}
     files = [path for sample in samples for path in _recording_files(sample)]
@@ -43,9 +45,11 @@ def input_files(
             named[f"{prefix}{relative.as_posix()}"] = path
         else:
             named[path.name] = path
-    for table in tables:
-        for path in _files_of(table.source):
-            named[f"features:{table.name}/{path.name}"] = path
+    for name, source in config.features.items():
+        if not source.exists():
+            raise InputMissingError(f"the features {name} are not there: {source}")
+        for path in _files_of(source):
+            named[f"features:{name}/{path.name}"] = path
     return dict(sorted(named.items()))
 
 
@@ -69,13 +73,11 @@ def _files_of(path: Path) -> list[Path]:
     return [path]
 
 
-def input_stamps(
-    config: "EncodeConfig", samples: Sequence[Sample], tables: "Sequence[FeatureTable]"
-) -> dict[str, str]:
+def input_stamps(config: "EncodeConfig", samples: Sequence[Sample]) -> dict[str, str]:
     """Size and time of change of each file, and the digest of merged sidecars."""
     stamps = {
         name: f"{path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
-        for name, path in input_files(config, samples, tables).items()
+        for name, path in input_files(config, samples).items()
     }
     for sample in samples:
         name = sample.source.name if sample.source else "recording"

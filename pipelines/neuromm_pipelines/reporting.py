@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from neuromm.core import InputMissingError, NeurommError
 from neuromm.core.files import write_text
-from neuromm_pipelines.encode_unit import Outcome
+from neuromm_pipelines.outcomes import Outcome
 from neuromm_pipelines.units import locked
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 from neuromm.core.errors import OutputError, ResourceLimitError, UsageError
 from neuromm.core.files import file_digest, write_json
 
-__all__ = ["STATE_FOLDER", "UnitState", "locked"]
+__all__ = ["STATE_FOLDER", "UnitState", "differences", "locked"]
 
 STATE_FOLDER = ".neuromm"
 
@@ -62,8 +62,8 @@ class UnitState:
         marker = self._read_marker()
         if marker is None:
             return False
-        changed = _differences("setting", marker["settings"], self.settings)
-        changed += _differences("input", marker["inputs"], self.inputs)
+        changed = differences("setting", marker["settings"], self.settings)
+        changed += differences("input", marker["inputs"], self.inputs)
         if changed:
             raise UsageError(
                 f"{self.name} lies in {self.output_dir} with another configuration "
@@ -151,7 +151,7 @@ def locked(output_dir: Path, name: str, *, wait: bool = False) -> Iterator[None]
         yield
 
 
-def _differences(
+def differences(
     kind: str, before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
     """One phrase for each value that differs, nested mappings by dotted names."""
@@ -160,7 +160,7 @@ def _differences(
         old, new = before.get(name), now.get(name)
         label = f"{prefix}{name}"
         if isinstance(old, dict) and isinstance(new, dict):
-            changed += _differences(kind, old, new, f"{label}.")
+            changed += differences(kind, old, new, f"{label}.")
         elif old != new and kind == "input":
             changed.append(f"input {label} {_fate(old, new)}")
         elif old != new:

@@ -63,7 +63,8 @@ def test_one_flag_takes_many_labels_in_both_spellings():
         "--stop-on-first-crash", "-v", "--version", "--notrack", "--device",
         "--features", "--dry-run", "--resume", "--no-resume", "--overwrite", "-w",
         "--work-dir", "--clean-workdir", "--resource-monitor", "--debug",
-        "--bids-database-dir", "--backend",
+        "--bids-database-dir", "--backend", "--chunks", "--targets-chunk",
+        "--executor", "--scheduler",
     ],
 )  # fmt: skip
 def test_flags_of_bids_apps_are_known(flag):
