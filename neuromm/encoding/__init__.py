@@ -10,42 +10,64 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuromm.encoding.ceilings import noise_ceiling
     from neuromm.encoding.nested_encoding import encode
+    from neuromm.encoding.nifti_targets import NiftiTargets
+    from neuromm.encoding.partition import (
+        partition_models,
+        product_measure,
+        structured_partition,
+        variance_partition,
+    )
     from neuromm.encoding.permutation import PermutationResult, permutation_test
     from neuromm.encoding.planning import Plan, plan
     from neuromm.encoding.ridge_cv import RidgeCV
     from neuromm.encoding.scores import correlation_score, r2_score
     from neuromm.encoding.splitters import BlockedKFold, RunKFold
+    from neuromm.encoding.stacking import Stacking, stack
     from neuromm.prepare.delay import delay
 
 __all__ = [
     "BlockedKFold",
+    "NiftiTargets",
     "PermutationResult",
     "Plan",
     "RidgeCV",
     "RunKFold",
+    "Stacking",
     "correlation_score",
     "delay",
     "encode",
     "noise_ceiling",
+    "partition_models",
     "permutation_test",
     "plan",
+    "product_measure",
     "r2_score",
+    "stack",
+    "structured_partition",
+    "variance_partition",
 ]
 
 # No module here is named like what it exports: importing it would replace the function.
 _HOMES = {
     "BlockedKFold": "neuromm.encoding.splitters",
+    "NiftiTargets": "neuromm.encoding.nifti_targets",
     "PermutationResult": "neuromm.encoding.permutation",
     "Plan": "neuromm.encoding.planning",
     "RidgeCV": "neuromm.encoding.ridge_cv",
     "RunKFold": "neuromm.encoding.splitters",
+    "Stacking": "neuromm.encoding.stacking",
     "correlation_score": "neuromm.encoding.scores",
     "delay": "neuromm.prepare.delay",
     "encode": "neuromm.encoding.nested_encoding",
     "noise_ceiling": "neuromm.encoding.ceilings",
+    "partition_models": "neuromm.encoding.partition",
     "permutation_test": "neuromm.encoding.permutation",
     "plan": "neuromm.encoding.planning",
+    "product_measure": "neuromm.encoding.partition",
     "r2_score": "neuromm.encoding.scores",
+    "stack": "neuromm.encoding.stacking",
+    "structured_partition": "neuromm.encoding.partition",
+    "variance_partition": "neuromm.encoding.partition",
 }
 
 

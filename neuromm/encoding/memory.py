@@ -13,7 +13,7 @@ _UNITS = {
 }  # fmt: skip
 
 # Without a limit a batch stays near this size: larger ones are no faster.
-_COMFORTABLE_BATCH = 64 * 10**6
+_COMFORTABLE_BATCH = 48 * 10**6
 
 
 def parse_memory(limit: int | float | str | None) -> int | None:

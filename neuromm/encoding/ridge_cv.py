@@ -7,6 +7,7 @@ NeuroImage 264:119728 (voxelwise penalties, and the conventions of himalaya).
 """
 
 import warnings
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from neuromm.encoding.ridge_fit import edge_shares, fit_ridge
 from neuromm.encoding.scores import r2_score
 from neuromm.encoding.splitters import as_splits
 from neuromm.kernels import Solver
+from neuromm.kernels.arrays import host_array, is_device_array, namespace
 
 __all__ = ["RidgeCV"]
 
@@ -54,6 +56,14 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         sets how many targets are handled at once. None takes fast batches.
     solver : str
         ``"auto"``, or the name of a way to solve it, as in `solver_form_`.
+    fracs : array of shape (n_fracs,), optional
+        Choose among fractions, in (0, 1], of the length of least-squares weights
+        instead of ``alphas``: a grid that suits features of any scale (Rokem & Kay
+        2020). Each fraction is scored from its own predictions, which takes longer
+        than a grid of alphas.
+    checkpoint : path-like, optional
+        Folder that keeps finished batches of targets. A fit that was killed goes on
+        from there, and attributes are read-only memmaps of its files.
 
     Attributes
     ----------
@@ -76,6 +86,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         and how penalties are scored: "divided-difference" (one product for all),
         "direct" (one prediction each), "hold-out" (from one decomposition of all
         samples) or "cholesky" (one factor each); such as "primal-divided-difference".
+    best_fracs_ : array of shape (n_targets,)
+        Only with ``fracs``; ``best_alphas_`` are then those of the final fit.
     n_features_in_ : int
 
     Warns
@@ -107,6 +119,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         alpha_per_target: bool = True,
         memory_limit: int | str | None = None,
         solver: str = "auto",
+        fracs: ArrayLike | None = None,
+        checkpoint: str | Path | None = None,
     ) -> None:
         self.alphas = alphas
         self.cv = cv
@@ -115,15 +129,20 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.alpha_per_target = alpha_per_target
         self.memory_limit = memory_limit
         self.solver = solver
+        self.fracs = fracs
+        self.checkpoint = checkpoint
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
         """Choose the penalty of each target and fit all samples.
 
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
+            Of NumPy, torch or CuPy.
         y : array of shape (n_samples, n_targets) or (n_samples,)
-            May hold nan if 2-D: such targets are masked.
+            May hold nan if 2-D: such targets are masked. Larger than memory, it may be
+            a memmap, an ``h5py.Dataset``, a ``zarr.Array`` or
+            `neuromm.encoding.NiftiTargets`: columns are read once, in batches.
         groups : array of shape (n_samples,), optional
             Run of each sample, handed to the splitter.
 
@@ -131,6 +150,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         ------
         ValueError
             If X or a 1-D y hold nan or infinity, or the numbers of rows differ.
+        neuromm.core.UsageError
+            If a parameter is wrong, or ``checkpoint`` holds another fit.
         neuromm.core.ResourceLimitError
             If ``memory_limit`` is too small for one target.
         """
@@ -140,17 +161,22 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             raise UsageError(
                 f"scoring must be 'r2', 'correlation' or 'mse', got {self.scoring!r}"
             )
-        one_dimensional = responses.ndim == 1
+        one_dimensional = len(responses.shape) == 1
+        if one_dimensional:
+            responses = responses.reshape(-1, 1)
+        rows = np.empty((x.shape[0], 1))  # splitters of scikit-learn count them
         fitted = fit_ridge(
             x,
-            responses.reshape(len(responses), -1),
-            as_splits(self.cv, x, responses, groups),
+            responses,
+            as_splits(self.cv, rows, rows[:, 0], groups),
             alphas,
             scoring=self.scoring,
             fit_intercept=self.fit_intercept,
             alpha_per_target=self.alpha_per_target,
             memory_limit=parse_memory(self.memory_limit),
             solver=None if self.solver == "auto" else _named_solver(self.solver),
+            fractions=None if self.fracs is None else _checked_fractions(self.fracs),
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
         )
         self.coef_ = fitted.coef[:, 0] if one_dimensional else fitted.coef
         self.intercept_ = (
@@ -160,24 +186,33 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.cv_scores_ = fitted.cv_scores
         self.valid_targets_ = fitted.valid_targets
         self.solver_form_ = fitted.solver_form
-        _warn_of_edges(fitted.best_alphas, alphas)
-        _warn_of_masked(fitted.valid_targets)
+        if fitted.best_fracs is not None:
+            self.best_fracs_ = fitted.best_fracs
+        else:
+            _warn_of_edges(host_array(fitted.best_alphas), alphas)
+        _warn_of_masked(host_array(fitted.valid_targets))
         return self
 
-    def predict(self, X: ArrayLike) -> NDArray[np.floating]:
+    def predict(self, X: Any) -> Any:
         """Predict responses.
 
         Returns
         -------
         prediction : array of shape (n_samples, n_targets), or (n_samples,) for 1-D y
             nan for a target that had missing values, the constant for one that had.
+            Of the library of ``coef_``.
         """
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if is_device_array(self.coef_):
+            x = _checked_matrix("X", X)
+            return x @ self.coef_ + self.intercept_
+        x = validate_data(
+            self, host_array(X) if is_device_array(X) else X, reset=False,
+            dtype=[np.float64, np.float32],
+        )  # fmt: skip
         # The sum keeps the precision of the coefficients for 1-D y too.
         intercept = np.asarray(self.intercept_, dtype=self.coef_.dtype)
-        prediction: NDArray[np.floating] = x @ self.coef_ + intercept
-        return prediction
+        return x @ self.coef_ + intercept
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """Mean R2 over targets, as scikit-learn's regressors give it.
@@ -193,34 +228,80 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             Masked targets, and those that are constant in ``y``, do not count; nan if
             no target is left. `neuromm.encoding.r2_score` gives it a target.
         """
-        r2 = np.atleast_1d(r2_score(np.asarray(y, dtype=float), self.predict(X)))
-        r2 = r2[self.valid_targets_ & ~np.isnan(r2)]
+        y, prediction = host_array(y), host_array(self.predict(X))
+        r2 = np.atleast_1d(r2_score(np.asarray(y, dtype=float), prediction))
+        r2 = r2[host_array(self.valid_targets_) & ~np.isnan(r2)]
         return float(r2.mean()) if r2.size else float("nan")
 
-    def _validated(
-        self, X: ArrayLike, y: ArrayLike
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        one_dimensional = np.asarray(y).ndim == 1
-        features: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_min_samples": 2,
-        }
-        responses: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_2d": False,
-            "ensure_all_finite": one_dimensional,
-        }
-        x, checked = validate_data(
-            self, X, y, validate_separately=(features, responses)
-        )
-        if len(x) != len(checked):
+    def _validated(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Features and responses, in one precision and with as many rows."""
+        if is_device_array(X):
+            x = _checked_matrix("X", X)
+            self.n_features_in_ = int(x.shape[1])
+            checked = y
+        else:
+            features: dict[str, Any] = {
+                "dtype": [np.float64, np.float32],
+                "ensure_min_samples": 2,
+            }
+            if _is_stored(y):
+                x = validate_data(self, X, **features)
+                checked = y
+            else:
+                one_dimensional = np.asarray(y).ndim == 1
+                responses: dict[str, Any] = {
+                    "dtype": [np.float64, np.float32],
+                    "ensure_2d": False,
+                    "ensure_all_finite": one_dimensional,
+                }
+                x, checked = validate_data(
+                    self, X, y, validate_separately=(features, responses)
+                )
+                dtype = np.result_type(x, checked)
+                x = x.astype(dtype, copy=False)
+                checked = checked.astype(dtype, copy=False)
+        if len(checked.shape) not in (1, 2):
+            raise ValueError(
+                f"y must be 1-D or 2-D, got an array of shape {tuple(checked.shape)}"
+            )
+        if x.shape[0] != checked.shape[0]:
             raise ValueError(
                 "X and y must have one row per sample: inconsistent numbers of "
-                f"samples, got {len(x)} and {len(checked)} rows. In fMRI a row is one "
-                "TR: were the same dummy volumes dropped from both?"
+                f"samples, got {x.shape[0]} and {checked.shape[0]} rows. In fMRI a row "
+                "is one TR: were the same dummy volumes dropped from both?"
             )
-        dtype = np.result_type(x, checked)
-        return x.astype(dtype, copy=False), checked.astype(dtype, copy=False)
+        return x, checked
+
+
+def _is_stored(y: Any) -> bool:
+    """Whether targets are read in batches: they lie on disk, or on a device."""
+    if isinstance(y, np.memmap) or is_device_array(y):
+        return True
+    # A list, a table or a sparse matrix is an array for scikit-learn to check.
+    return callable(getattr(y, "read", None)) or (
+        type(y).__module__.partition(".")[0] in ("h5py", "zarr")
+    )
+
+
+def _checked_matrix(name: str, x: Any) -> Any:
+    """An array of another library than NumPy: 2-D, of floating point, finite."""
+    xp = namespace(x)
+    if len(x.shape) != 2 or x.dtype not in (xp.float32, xp.float64):
+        raise ValueError(
+            f"{name} must be 2-D, float32 or float64, got shape {tuple(x.shape)} and "
+            f"{x.dtype}"
+        )
+    if not bool(xp.all(xp.isfinite(x))):
+        raise ValueError(f"{name} contains NaN or infinity")
+    return x
+
+
+def _checked_fractions(fractions: ArrayLike) -> NDArray[np.float64]:
+    checked = np.atleast_1d(np.asarray(fractions, dtype=np.float64))
+    inside = (checked > 0) & (checked <= 1)
+    if checked.ndim != 1 or not checked.size or not inside.all():
+        raise UsageError(f"fracs must be numbers in (0, 1], got {fractions!r}")
+    return checked
 
 
 def _named_solver(name: str) -> Solver:

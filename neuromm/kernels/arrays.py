@@ -22,6 +22,7 @@ __all__ = [
     "empty",
     "free_memory",
     "host_array",
+    "is_device_array",
     "is_numpy",
     "is_on_gpu",
     "itemsize",
@@ -61,6 +62,16 @@ def empty(shape: tuple[int, ...], x: Array) -> Array:
     from array_api_compat import device
 
     return namespace(x).empty(shape, dtype=x.dtype, device=device(x))
+
+
+def is_device_array(x: Any) -> bool:
+    """Tell whether ``x`` is an array that is not NumPy's: of torch, CuPy or another.
+
+    The name says where such arrays may lie; those of torch may also lie on the host.
+    """
+    from array_api_compat import is_array_api_obj
+
+    return bool(is_array_api_obj(x)) and not isinstance(x, np.ndarray | np.generic)
 
 
 def is_numpy(x: Array) -> bool:

@@ -114,6 +114,11 @@ class CholeskyRidge:
         scores: Array = np.take_along_axis(batch.scores, choice[None], axis=0)[0]
         return scores
 
+    def penalties(self, batch: CholeskyBatch, choice: NDArray[np.intp]) -> Array:
+        """Penalty of each target, (n_targets,), float64."""
+        penalties: Array = self.alphas[choice]
+        return penalties
+
     def weights(
         self, batch: CholeskyBatch, choice: NDArray[np.intp]
     ) -> tuple[Array, Array]:

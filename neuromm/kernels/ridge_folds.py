@@ -8,7 +8,7 @@ rows that folds share (`neuromm.kernels.row_parts`), which pass over the targets
 for all folds and for the final fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -162,6 +162,7 @@ class EigenRidge:
         self.scoring = scoring
         self.parts = row_parts(splits, x.shape[0])
         self._fit_intercept = fit_intercept
+        self._is_dual = form == "dual"
         n_folds, n_parts = self.parts.train.shape
         self._features = FeatureRows(
             x,
@@ -224,18 +225,57 @@ class EigenRidge:
         -------
         scores : array of shape (n_targets,), float64
         """
-        alphas = self._chosen(batch, choice)
+        alphas = self.penalties(batch, choice)
+        return self.score_at(batch, [alphas] * len(self._folds))
+
+    def project(self, batch: EigenBatch) -> None:
+        """Project a batch on all folds, for `score_at` without a `path`."""
+        batch.folds = [self._project(fold, batch)[0] for fold in self._folds]
+
+    def score_at(self, batch: EigenBatch, alphas: Sequence[Array]) -> Array:
+        """Score of any penalties, from their predictions, averaged over folds.
+
+        Parameters
+        ----------
+        batch : EigenBatch
+            After `path` or `project`.
+        alphas : sequence of arrays of shape (n_targets,), float64
+            One a fold.
+        """
         scores = [
-            self._score_at(fold, batch, targets, alphas)
-            for fold, targets in zip(self._folds, batch.folds, strict=True)
+            self._score_at(fold, batch, targets, values)
+            for fold, targets, values in zip(
+                self._folds, batch.folds, alphas, strict=True
+            )
         ]
         return fold_mean(scores, [targets.undefined for targets in batch.folds])
 
+    def spectra(self, batch: EigenBatch) -> Iterator[tuple[NDArray[np.float64], Array]]:
+        """Eigenvalues, and squared weights of least squares in modes: folds, then all.
+
+        Yields
+        ------
+        eigenvalues : array of shape (rank,)
+        power : array of shape (rank, n_targets), float64
+        """
+        pairs: list[tuple[Modes | _Fold, Array]] = [
+            (fold, targets.z)
+            for fold, targets in zip(self._folds, batch.folds, strict=True)
+        ]
+        pairs.append((self._final, self._final_projection(batch)))
+        for modes, z in pairs:
+            xp = namespace(z)
+            values = as_like(modes.eigenvalues, z)[:, None]
+            power = xp.astype(z, xp.float64) ** 2 / values**2
+            # In the dual form a mode has the length of its singular value in weights.
+            yield modes.eigenvalues * modes.unit, power * values**self._is_dual
+
+    def penalties(self, batch: EigenBatch, choice: Array) -> Array:
+        """Penalty of each target, (n_targets,), float64."""
+        return namespace(choice).take(as_like(self.alphas, batch.targets.rows), choice)
+
     def weights(self, batch: EigenBatch, choice: Array) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows with one penalty a target.
-
-        The penalty enters as a division of (rank, n_targets) projections: there is
-        neither a loop over penalties nor an array of penalties by features by targets.
 
         Parameters
         ----------
@@ -248,20 +288,35 @@ class EigenRidge:
         weights : array of shape (n_features, n_targets)
         intercepts : array of shape (n_targets,), float64
         """
+        return self.weights_at(batch, self.penalties(batch, choice))
+
+    def weights_at(self, batch: EigenBatch, alphas: Array) -> tuple[Array, Array]:
+        """Weights and intercepts of a fit of all rows with any penalty a target.
+
+        The penalty enters as a division of (rank, n_targets) projections: there is
+        neither a loop over penalties nor an array of penalties by features by targets.
+
+        Parameters
+        ----------
+        batch : EigenBatch
+        alphas : array of shape (n_targets,), float64
+
+        Returns
+        -------
+        weights : array of shape (n_features, n_targets)
+        intercepts : array of shape (n_targets,), float64
+        """
         xp = namespace(batch.targets.rows)
-        everything = self.parts.everything
-        mean = self._mean(batch, everything)
-        modes = self._final
-        side = _Side(modes.train, modes.shift, everything)
-        weights = _shrunken(
-            side.project(batch, mean), modes, self._chosen(batch, choice)
-        )
+        mean = self._mean(batch, self.parts.everything)
+        weights = _shrunken(self._final_projection(batch), self._final, alphas)
         for factor in reversed(self._to_features):
             weights = factor @ weights
         return weights, mean - self._x_mean @ xp.astype(weights, xp.float64)
 
-    def _chosen(self, batch: EigenBatch, choice: Array) -> Array:
-        return namespace(choice).take(as_like(self.alphas, batch.targets.rows), choice)
+    def _final_projection(self, batch: EigenBatch) -> Array:
+        everything = self.parts.everything
+        side = _Side(self._final.train, self._final.shift, everything)
+        return side.project(batch, self._mean(batch, everything))
 
     def _fold(self, train: Counts, test: Counts, method: EigenMethod) -> _Fold:
         modes = self._features.modes(train)

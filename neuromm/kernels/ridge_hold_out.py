@@ -190,6 +190,10 @@ class HoldOutRidge:
         xp = namespace(batch.scores)
         return xp.take_along_axis(batch.scores, choice[None, :], axis=0)[0]
 
+    def penalties(self, batch: HoldOutBatch, choice: Array) -> Array:
+        """Penalty of each target, (n_targets,), float64."""
+        return namespace(choice).take(as_like(self.alphas, batch.rows), choice)
+
     def weights(self, batch: HoldOutBatch, choice: Array) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows, as `EigenRidge.weights`."""
         xp = namespace(batch.rows)
