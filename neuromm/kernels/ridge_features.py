@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, empty, namespace
+from neuromm.kernels.arrays import Array, as_like, empty, host_array, namespace
 from neuromm.kernels.column_statistics import column_mean
 from neuromm.kernels.ridge_modes import Form, eigenmodes
 from neuromm.kernels.row_parts import Counts, RowParts, TargetRows
@@ -111,7 +111,7 @@ class FeatureRows:
         self.by_cross = by_cross
         self._fit_intercept = fit_intercept
         self._rows = parts.in_order(x)
-        self._means = xp.stack([column_mean(self._rows[part]) for part in parts.slices])
+        self._means = xp.stack([_mean(self._rows[part]) for part in parts.slices])
         self._centred = None
         if self.by_cross:
             self._centred = empty(x.shape, x)
@@ -119,8 +119,7 @@ class FeatureRows:
                 self._centred[part] = self._rows[part] - xp.astype(mean, x.dtype)
         self._kernel: Array = None
         if form == "dual":
-            # Rounding alone knows this mean: kernels are centred again for each fold.
-            shift = self.mean(parts.everything)
+            shift = self._reference()
             for columns in _blocks(x.shape[1]):
                 block = xp.astype(self._rows[:, columns], xp.float64) - shift[columns]
                 product = block @ block.T
@@ -133,8 +132,7 @@ class FeatureRows:
         """Mean over the rows of a fold, (n_features,), float64; 0 without intercept."""
         if not self._fit_intercept:
             return self._means[0] * 0
-        weights = self.parts.sizes * counts
-        return as_like(weights / max(weights.sum(), 1), self._means) @ self._means
+        return self.parts.mean(self._means, counts)
 
     def cross_products(self, targets: TargetRows) -> list[Array] | None:
         """X'Y of each part about its means; None where rows are used instead."""
@@ -169,11 +167,13 @@ class FeatureRows:
 
     def _dual_modes(self, counts: Counts, max_rank: int) -> Modes:
         kernel = self._block(counts, counts)
+        # What centring takes away leaves its rounding behind.
+        noise = float(np.finfo(np.float64).eps * namespace(kernel).linalg.trace(kernel))
         columns = column_mean(kernel)
         if self._fit_intercept:
             kernel -= columns[None, :]
             kernel -= column_mean(kernel.T)[:, None]
-        eigenvalues, vectors = eigenmodes(kernel, max_rank)
+        eigenvalues, vectors = eigenmodes(kernel, max_rank, noise)
         unit = float(eigenvalues[0]) if len(eigenvalues) else 1.0
         offset = None
         if self._fit_intercept:
@@ -203,6 +203,7 @@ class FeatureRows:
             rows = self._in_modes(test, mean, modes.vectors)
         else:
             kernel = self._block(test, train)
+            size = float(namespace(kernel).max(namespace(kernel).abs(kernel)))
             if self._fit_intercept:
                 # The modes do not see it; without it they add up smaller numbers.
                 kernel -= column_mean(kernel.T)[:, None]
@@ -212,6 +213,8 @@ class FeatureRows:
             rows /= modes.unit
         if centre:
             rows -= column_mean(rows)
+            if self.form == "dual" and self._is_noise(rows, size, modes):
+                rows *= 0
         square = rows.T @ rows
         if self.by_cross and n_test > max(rank, 1):
             shift = self._shift(modes.vectors, test, mean)
@@ -256,11 +259,10 @@ class FeatureRows:
     ) -> Iterator[tuple[slice, Array]]:
         """Rows of a fold less ``mean``, float64, in blocks, and where they stand."""
         xp = namespace(self._rows)
-        for _, rows, place in self.parts.places(counts):
-            for block in _blocks(place.stop - place.start):
-                source = slice(rows.start + block.start, rows.start + block.stop)
-                where = slice(place.start + block.start, place.start + block.stop)
-                yield where, xp.astype(self._rows[source], xp.float64) - mean
+        index = self.parts.index(counts)
+        for block in _blocks(len(index)):
+            rows = xp.take(self._rows, as_like(index[block], self._rows), axis=0)
+            yield block, xp.astype(rows, xp.float64) - mean
 
     def _in_modes(self, counts: Counts, mean: Array, vectors: Array) -> Array:
         """Rows of a fold less ``mean`` in modes, (n_rows, rank), float64."""
@@ -271,12 +273,32 @@ class FeatureRows:
 
     def _block(self, rows: Counts, columns: Counts) -> Array:
         """Block of the kernel between the rows of two folds; a copy."""
-        n_rows, n_columns = self.parts.n_rows(rows), self.parts.n_rows(columns)
-        block = empty((n_rows, n_columns), self._means)
+        xp = namespace(self._kernel)
+        index = as_like(self.parts.index(columns), self._kernel)
+        block = empty((self.parts.n_rows(rows), index.shape[0]), self._means)
         for _, source, target in self.parts.places(rows):
-            for _, across, place in self.parts.places(columns):
-                block[target, place] = self._kernel[source, across]
+            block[target, :] = xp.take(self._kernel[source, :], index, axis=1)
         return block
+
+    def _reference(self) -> Array:
+        """What rows are taken about in the kernel, (n_features,), float64.
+
+        Rounding alone knows it, since kernels are centred again for each fold. It is
+        the mean of the part in the middle by length: that of all rows would let a
+        held-out artefact cost the digits of all others.
+        """
+        if not self._fit_intercept:
+            return self._means[0] * 0
+        xp = namespace(self._means)
+        lengths = host_array(xp.sum(self._means**2, axis=1))
+        return self._means[int(np.argsort(lengths)[(len(lengths) - 1) // 2])]
+
+    def _is_noise(self, rows: Array, size: float, modes: Modes) -> bool:
+        """Whether centred rows in modes are rounding of kernels up to ``size``."""
+        xp = namespace(rows)
+        n_train = modes.vectors.shape[0]
+        rounding = 4 * n_train**0.5 * np.finfo(np.float64).eps * size / modes.unit
+        return bool(xp.all(xp.abs(rows) <= rounding))
 
     def _shift(self, vectors: Array, counts: Counts, mean: Array) -> Array:
         weights = as_like((self.parts.sizes * counts).astype(np.float64), self._means)
@@ -284,3 +306,10 @@ class FeatureRows:
 
     def _cast(self, values: Array) -> Array:
         return namespace(values).astype(values, self._rows.dtype, copy=False)
+
+
+def _mean(rows: Array) -> Array:
+    """Mean of each column, float64; of a constant, exactly its value."""
+    xp = namespace(rows)
+    least, most = xp.min(rows, axis=0), xp.max(rows, axis=0)
+    return xp.where(least == most, xp.astype(least, xp.float64), column_mean(rows))

@@ -30,7 +30,9 @@ Form = Literal["primal", "dual"]
 Scoring = Literal["r2", "correlation", "mse"]
 
 
-def eigenmodes(gram: Array, max_rank: int) -> tuple[NDArray[np.float64], Array]:
+def eigenmodes(
+    gram: Array, max_rank: int, noise: float = 0.0
+) -> tuple[NDArray[np.float64], Array]:
     """Eigenvalues and eigenvectors of X'X or XX', without modes of rounding.
 
     Parameters
@@ -39,6 +41,8 @@ def eigenmodes(gram: Array, max_rank: int) -> tuple[NDArray[np.float64], Array]:
         Symmetric and positive semidefinite.
     max_rank : int
         Highest rank that it can have.
+    noise : float
+        Rounding that the matrix holds already: eigenvalues up to it are left out.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def eigenmodes(gram: Array, max_rank: int) -> tuple[NDArray[np.float64], Array]:
     values, vectors = symmetric_eigh(gram)
     eigenvalues = host_array(values)[::-1].copy()
     largest = max(float(eigenvalues[0]), 0.0) if len(eigenvalues) else 0.0
-    noise = max(max_rank, 1) * np.finfo(np.float64).eps * largest
+    noise = max(noise, max(max_rank, 1) * np.finfo(np.float64).eps * largest)
     rank = min(int(np.count_nonzero(eigenvalues > noise)), max_rank)
     first = gram.shape[0] - rank
     return eigenvalues[:rank], contiguous(xp.flip(vectors[:, first:], axis=1))

@@ -15,6 +15,7 @@ Am. Stat. 37:242-247 (the merge of moments).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ __all__ = ["Counts", "RowParts", "Split", "TargetRows", "row_parts", "target_row
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 # How often a fold counts each part, shape (n_parts,).
-Counts = NDArray[np.intp]
+Counts = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class RowParts:
     slices : tuple of slice
         Of ``order``: one a part.
     train, test : integer arrays of shape (n_folds, n_parts)
-        How often a fold counts each part.
+        How often a fold counts each part, in the smallest type that holds it.
     """
 
     order: NDArray[np.intp]
     slices: tuple[slice, ...]
-    train: NDArray[np.intp]
-    test: NDArray[np.intp]
+    train: Counts
+    test: Counts
 
     @property
     def sizes(self) -> NDArray[np.intp]:
@@ -79,6 +80,25 @@ class RowParts:
                 yield int(part), rows, slice(start, end)
                 start = end
 
+    def index(self, counts: Counts) -> NDArray[np.intp]:
+        """Rows of the parts that a fold counts, as `places` orders them."""
+        return np.concatenate(
+            [np.arange(rows.start, rows.stop) for _, rows, _ in self.places(counts)]
+        )
+
+    def mean(self, means: Array, counts: Counts) -> Array:
+        """Mean over the rows of a fold, from the means of parts, float64.
+
+        Taken about the mean of one of its parts: if all are equal so is the result,
+        to the last bit, and a constant leaves no residual of rounding.
+        """
+        used = np.flatnonzero(counts)
+        first = means[int(used[0])]
+        weights = self.sizes[used] * counts[used]
+        weights = as_like(weights / weights.sum(), means)
+        steps = namespace(means).take(means, as_like(used, means), axis=0) - first
+        return first + weights @ steps
+
 
 def row_parts(splits: Sequence[Split], n_samples: int) -> RowParts:
     """Cut the rows into the parts of which all folds are unions.
@@ -88,11 +108,19 @@ def row_parts(splits: Sequence[Split], n_samples: int) -> RowParts:
     splits : sequence of (train, test)
     n_samples : int
     """
-    counts = np.zeros((2 * len(splits), n_samples), dtype=np.intp)
+    most = max(
+        int(np.bincount(rows).max(initial=1)) for sides in splits for rows in sides
+    )
+    # One row a sample, in bytes: comparing these is fast, and leave-one-out has as
+    # many folds as samples.
+    counts = np.zeros((n_samples, 2 * len(splits)), dtype=np.min_scalar_type(most))
     for fold, sides in enumerate(splits):
         for side, rows in enumerate(sides):
-            counts[2 * fold + side] = np.bincount(rows, minlength=n_samples)
-    _, first, label = np.unique(counts, axis=1, return_index=True, return_inverse=True)
+            counts[:, 2 * fold + side] = np.bincount(rows, minlength=n_samples)
+    as_bytes = counts.view(np.dtype((np.void, counts.itemsize * counts.shape[1])))
+    _, first, label = np.unique(
+        as_bytes.ravel(), return_index=True, return_inverse=True
+    )
     rank = np.empty(len(first), dtype=np.intp)
     rank[np.argsort(first)] = np.arange(len(first))
     label = rank[label.ravel()]
@@ -101,7 +129,7 @@ def row_parts(splits: Sequence[Split], n_samples: int) -> RowParts:
         slice(int(start), int(end))
         for start, end in zip([0, *ends[:-1]], ends, strict=True)
     )
-    of_parts = counts[:, np.sort(first)]
+    of_parts = counts[np.sort(first)].T
     order = np.argsort(label, kind="stable")
     return RowParts(order, slices, of_parts[::2], of_parts[1::2])
 
@@ -114,7 +142,9 @@ class TargetRows:
     ----------
     parts : RowParts
     rows : array of shape (n_samples, n_targets)
-        In the order of the parts, each part less its own mean; 0 for a masked target.
+        In the order of the parts, less ``origins``; 0 for a masked target.
+    origins : array of shape (n_parts, n_targets), float64
+        Mean of each part, rounded to the precision of the rows.
     means, squares : arrays of shape (n_parts, n_targets), float64
         Mean of each part, and sum of squares about it.
     lowest, highest : arrays of shape (n_parts, n_targets)
@@ -125,6 +155,7 @@ class TargetRows:
 
     parts: RowParts
     rows: Array
+    origins: Array
     means: Array
     squares: Array
     lowest: Array
@@ -133,8 +164,7 @@ class TargetRows:
 
     def mean(self, counts: Counts) -> Array:
         """Mean over the rows of a fold, of shape (n_targets,), float64."""
-        weights = self.parts.sizes * counts
-        return as_like(weights / max(weights.sum(), 1), self.means) @ self.means
+        return self.parts.mean(self.means, counts)
 
     def squares_about(self, counts: Counts, centre: Array) -> Array:
         """Sum over the rows of a fold of (y - centre)^2, (n_targets,), float64."""
@@ -145,7 +175,7 @@ class TargetRows:
     def rows_about(self, counts: Counts, centre: Array) -> Array:
         """Rows of a fold less ``centre``, of shape (n_rows, n_targets)."""
         xp = namespace(self.rows)
-        offset = xp.astype(self.means - centre, self.rows.dtype)
+        offset = xp.astype(self.origins - centre, self.rows.dtype)
         about = empty((self.parts.n_rows(counts), self.rows.shape[1]), self.rows)
         for part, rows, place in self.parts.places(counts):
             about[place] = self.rows[rows] + offset[part]
@@ -183,12 +213,26 @@ def target_rows(y: Array, parts: RowParts) -> TargetRows:
     valid = xp.isfinite(low) & xp.isfinite(high) & (low != high)
     if not bool(xp.all(valid)):
         rows = xp.where(valid, rows, xp.zeros_like(rows[:1, :1]))
-    means, squares, centred = [], [], empty(rows.shape, rows)
-    for part in parts.slices:
+    means, origins, squares = [], [], []
+    centred = empty(rows.shape, rows)
+    for part, least, most in zip(parts.slices, lowest, highest, strict=True):
         mean = column_mean(rows[part])
-        centred[part] = rows[part] - xp.astype(mean, rows.dtype)
+        # The mean of a constant rounds: a residual would look like a signal.
+        mean = xp.where(valid & (least == most), xp.astype(least, xp.float64), mean)
+        origin = xp.astype(mean, rows.dtype)
+        centred[part] = rows[part] - origin
+        origin = xp.astype(origin, xp.float64)
+        about = column_dot(centred[part], centred[part])
         means.append(mean)
-        squares.append(column_dot(centred[part], centred[part]))
+        origins.append(origin)
+        squares.append(about - (part.stop - part.start) * (mean - origin) ** 2)
     return TargetRows(
-        parts, centred, xp.stack(means), xp.stack(squares), lowest, highest, valid
+        parts,
+        centred,
+        xp.stack(origins),
+        xp.stack(means),
+        xp.stack(squares),
+        lowest,
+        highest,
+        valid,
     )
