@@ -95,7 +95,10 @@ class CholeskyRidge:
         for (train, test), counts in zip(self._splits, self._parts.test, strict=True):
             fitted = self._rows(train)
             solve, mean = self._solver(fitted, batch.y[train])
-            held = self._x[test] - fitted.mean
+            held = self._x[test]
+            # A correlation ignores offsets: features that are constant here are then 0.
+            about_itself = self.scoring == "correlation"
+            held = held - (self._mean(held) if about_itself else fitted.mean)
             missing = np.zeros(batch.y.shape[1], dtype=bool)
             if self.scoring != "mse":
                 missing = batch.targets.is_constant(counts)
@@ -130,15 +133,22 @@ class CholeskyRidge:
             weights[:, chosen] = solve(self.alphas[number], chosen)
         return weights, mean - self._final.mean @ weights
 
+    def _mean(self, rows: Array) -> Array:
+        """Mean of rows, of a constant exactly its value; 0 without intercept."""
+        if not self._fit_intercept:
+            return np.zeros(rows.shape[1])
+        mean: Array = rows[0] + (rows - rows[0]).mean(axis=0)
+        return mean
+
     def _rows(self, rows: NDArray[np.intp]) -> _Rows:
         x = self._x[rows]
-        mean = x.mean(axis=0) if self._fit_intercept else np.zeros(x.shape[1])
+        mean = self._mean(x)
         x = x - mean
         return _Rows(x, mean, x.T @ x if self._form == "primal" else x @ x.T)
 
     def _solver(self, fitted: _Rows, y: Array) -> tuple[Callable[..., Array], Array]:
         """Weights as a function of the penalty, and the mean of the targets."""
-        mean = y.mean(axis=0) if self._fit_intercept else np.zeros(y.shape[1])
+        mean = self._mean(y)
         y = y - mean
         right = fitted.x.T @ y if self._form == "primal" else y
 

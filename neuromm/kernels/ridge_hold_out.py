@@ -156,10 +156,12 @@ class HoldOutRidge:
         self._basis = xp.astype(basis, x.dtype)
         free = x.shape[0] - fit_intercept
         self._is_full = len(modes.eigenvalues) == free
-        self._blocks = self._inverses(basis)
-        self.is_accurate = self._condition(basis) <= (
+        folds = self._folds()
+        self.is_accurate = self._condition(basis, folds) <= (
             _TOLERANCE[itemsize(x)] / float(xp.finfo(x.dtype).eps)
         )
+        # A matrix that is singular has no inverse to be inaccurate.
+        self._blocks = self._inverses(basis, folds) if self.is_accurate else []
 
     def load(self, y: Array) -> HoldOutBatch:
         """Project a batch of targets of shape (n_samples, n_targets)."""
@@ -260,21 +262,24 @@ class HoldOutRidge:
             units.append((power, xp.stack(missing)))
         return units
 
-    def _inverses(self, basis: Array) -> list[_Block]:
-        xp = namespace(basis)
+    def _folds(self) -> list[tuple[tuple[Counts, ...], NDArray[np.intp]]]:
+        """Held-out parts of folds of equal size, and rows (n_folds, n_test)."""
         by_size: dict[int, list[Counts]] = {}
         for counts in self.parts.test:
             by_size.setdefault(self.parts.n_rows(counts), []).append(counts)
+        return [
+            (tuple(group), np.stack([self.parts.index(counts) for counts in group]))
+            for group in by_size.values()
+        ]
+
+    def _inverses(
+        self,
+        basis: Array,
+        folds: list[tuple[tuple[Counts, ...], NDArray[np.intp]]],
+    ) -> list[_Block]:
+        xp = namespace(basis)
         blocks = []
-        for group in by_size.values():
-            rows = np.stack(
-                [
-                    np.concatenate(
-                        [np.r_[rows] for _, rows, _ in self.parts.places(counts)]
-                    )
-                    for counts in group
-                ]
-            )
+        for group, rows in folds:
             inverses = [
                 xp.astype(
                     xp.linalg.inv(self._left_matrix(basis, rows, row)),
@@ -282,7 +287,7 @@ class HoldOutRidge:
                 )
                 for row in range(len(self.alphas))
             ]
-            blocks.append(_Block(tuple(group), rows, xp.stack(inverses)))
+            blocks.append(_Block(group, rows, xp.stack(inverses)))
         return blocks
 
     def _left_matrix(self, basis: Array, rows: NDArray[np.intp], row: int) -> Array:
@@ -299,17 +304,31 @@ class HoldOutRidge:
                 left = left - 1 / basis.shape[0]
         return left
 
-    def _condition(self, basis: Array) -> float:
-        """Largest condition number of I - H_kk over folds, at the smallest penalty."""
+    def _condition(
+        self,
+        basis: Array,
+        folds: list[tuple[tuple[Counts, ...], NDArray[np.intp]]],
+    ) -> float:
+        """Factor by which rounding may grow on the way to held-out errors.
+
+        At the smallest penalty, with b the smallest eigenvalue of B = I - H_kk and s
+        the largest share that a fit leaves of a mode: the condition number of B for its
+        inverse; sqrt(s / b) for residuals, whose modes are rounded in proportion to
+        their share; 1 / b where residuals contain what no mode reaches.
+        """
         xp = namespace(basis)
+        smallest_alpha = int(self.alphas.argmin())
+        share = float(xp.max(self._left(smallest_alpha, basis))) if self._is_full else 0
         worst = 1.0
-        for block in self._blocks:
-            left = self._left_matrix(basis, block.rows, int(self.alphas.argmin()))
-            values = xp.linalg.eigvalsh(left)
+        for _, rows in folds:
+            values = xp.linalg.eigvalsh(self._left_matrix(basis, rows, smallest_alpha))
             largest, smallest = values[:, -1], values[:, 0]
             if not bool(xp.all(smallest > 0)):
                 return float("inf")
-            worst = max(worst, float(xp.max(largest / smallest)))
+            inverse = xp.max(largest / smallest)
+            least = float(xp.min(smallest))
+            residual = (share / least) ** 0.5 if self._is_full else 1 / least
+            worst = max(worst, float(inverse), residual)
         return worst
 
 
