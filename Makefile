@@ -1,5 +1,5 @@
-# make demo · make test · make test-slow · make check · make docs · make bench
-# Each target sets up what it needs in .venv; nothing else has to be typed.
+# make demo · make test · make test-slow · make test-kernels · make check · make docs · make bench
+# Each target sets up what it needs (.venv, .venv-kernels); nothing else has to be typed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,12 @@ CONSTRAINTS := constraints/py311.txt
 INSTALL := $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS)
 DEMO_DIR ?= demo
 
-.PHONY: help demo test test-slow check docs bench clean
+# CuPy and NVRTC compile the CUDA kernels, without a GPU too. They stay out of VENV
+# (docs/decisions/0003), and so this environment holds what its tests import alone.
+KERNELS := .venv-kernels
+KERNELS_INSTALL := $(KERNELS)/bin/python -m pip install --quiet -c $(CONSTRAINTS)
+
+.PHONY: help demo test test-slow test-kernels check docs bench clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -37,6 +42,17 @@ test: $(VENV)/.base $(VENV)/.test
 test-slow: $(VENV)/.base $(VENV)/.test $(VENV)/.check
 	$(BIN)/python -m pytest -n 2 -m slow
 
+$(KERNELS)/.ready: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(KERNELS)
+	$(KERNELS)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(KERNELS_INSTALL) cupy-cuda13x nvidia-cuda-nvrtc numpy array-api-compat
+	$(KERNELS_INSTALL) pytest pytest-timeout
+	$(KERNELS_INSTALL) --no-deps -e .
+	@touch $@
+
+test-kernels: $(KERNELS)/.ready
+	$(KERNELS)/bin/python -m pytest tests/kernels/test_cuda_compile.py tests/gpu
+
 check: $(VENV)/.base $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +67,4 @@ bench: $(VENV)/.base $(VENV)/.test
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/gallery docs/generated
+	rm -rf $(VENV) $(KERNELS) build dist docs/_build docs/gallery docs/generated

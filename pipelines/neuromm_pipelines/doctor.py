@@ -194,7 +194,7 @@ def _files() -> list[Finding]:
     from neuromm._resources import shared_folder
 
     findings = []
-    for name, pattern in (("atlases", "*/card.json"), ("cuda", "*.cu")):
+    for name, pattern in (("atlases", "*/card.json"), ("cuda", "**/*.cu")):
         try:
             count = len(list(shared_folder(name).glob(pattern)))
         except FileNotFoundError as error:

@@ -18,4 +18,4 @@ def test_hooks_run_the_commands_of_make_check():
 
 def test_ci_runs_make_test_before_all_else():
     steps = re.findall(r"^make ([\w-]+)", (ROOT / ".ci" / "run").read_text(), re.M)
-    assert steps == ["test", "check", "test-slow", "docs"]
+    assert steps == ["test", "check", "test-kernels", "test-slow", "docs"]
