@@ -32,6 +32,7 @@ from neuromm.encoding.permutation import check_blocks, permutation_test
 from neuromm.encoding.ridge_fit import RidgeFit, edge_shares, fit_ridge
 from neuromm.encoding.splitters import Split
 from neuromm.kernels import Moments, is_constant
+from neuromm.kernels.arrays import Backend, on_device
 from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["encode"]
@@ -59,6 +60,8 @@ class _Job:
     seed: int
     keep_weights: bool
     keep_predictions: bool
+    backend: Backend
+    device: str | None
     targets: TargetSpace | None
     tick: Callable[[], None]
 
@@ -93,6 +96,8 @@ def encode(
     rng: int | np.random.Generator = 0,
     progress: Callable[[int, int], None] | None = None,
     standardize: bool = True,
+    backend: Backend = "numpy",
+    device: str | None = None,
 ) -> dict[str, EncodingResult]:
     """Predict each target from each feature space and score held-out samples.
 
@@ -140,6 +145,10 @@ def encode(
         of each fold. False only centres them, which keeps the meaning of their scale
         (as voxelwise modelling with banded penalties does). Columns that are constant
         in the training samples are left out of that fold.
+    backend : {"numpy", "torch", "cupy"}
+        Array library that fits.
+    device : str, optional
+        Of the fits, such as ``"cuda:0"``; by default the host, and CuPy's current one.
 
     Returns
     -------
@@ -198,6 +207,8 @@ def encode(
         seed=_seed(rng),
         keep_weights=keep_weights,
         keep_predictions=keep_predictions,
+        backend=backend,
+        device=device,
         targets=targets,
         tick=_ticker(progress, len(spaces) * len(folds)),
     )
@@ -263,7 +274,7 @@ def _fit(
 ) -> tuple[RidgeFit, Callable[[Array], Array]]:
     scale = _scaler(x[train], job.y.dtype, job.standardize)
     fitted = fit_ridge(
-        scale(x[train]),
+        on_device(scale(x[train]), job.backend, job.device),
         job.y[train],
         inner_splits(job.responses, train, job.inner_cv),
         job.alphas,

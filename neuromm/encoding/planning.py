@@ -147,14 +147,17 @@ def _element_rate(dtype: str) -> float:
 def _eigen_rate(order: float) -> float:
     """Operations a second in an eigen-decomposition, counted as 9 r^3."""
     # Larger matrices come closer to the rate of products: a quarter over this size.
-    return _measured_eigen_rate() * min(1.3, max(order / _EIGEN_SIZE, 0.2) ** 0.4)
+    return _measured_eigen_rate() * min(
+        1.3, float(max(order / _EIGEN_SIZE, 0.2) ** 0.4)
+    )
 
 
 @cache
 def _measured_eigen_rate() -> float:
     a = np.random.default_rng(0).standard_normal((_EIGEN_SIZE, 2 * _EIGEN_SIZE))
     gram = a @ a.T
-    return 9.0 * _EIGEN_SIZE**3 / _best_time(lambda: np.linalg.eigh(gram))
+    seconds = _best_time(lambda: np.linalg.eigh(gram))
+    return float(9.0 * _EIGEN_SIZE**3 / seconds)
 
 
 @cache

@@ -9,7 +9,7 @@ References
 Python array API standard 2024.12, https://data-apis.org/array-api/
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 __all__ = [
     "ROWS_PER_SUM",
     "Array",
+    "Backend",
     "as_like",
     "contiguous",
     "empty",
@@ -27,10 +28,13 @@ __all__ = [
     "is_on_gpu",
     "itemsize",
     "namespace",
+    "on_device",
 ]
 
 # An array of NumPy, torch or CuPy. The standard has no type for it.
 Array = Any
+
+Backend = Literal["numpy", "torch", "cupy"]
 
 # Rows whose products are summed in the precision of the data before they enter a
 # float64 sum: a float32 sum of so few products errs by less than 1e-5 of itself.
@@ -116,6 +120,30 @@ def is_on_gpu(x: Array) -> bool:
     from array_api_compat import is_cupy_array
 
     return bool(is_cupy_array(x)) or bool(getattr(x, "is_cuda", False))
+
+
+def on_device(x: NDArray[Any], backend: Backend, device: str | None = None) -> Array:
+    """NumPy values as an array of a library, on a device.
+
+    Parameters
+    ----------
+    x : array
+    backend : {"numpy", "torch", "cupy"}
+    device : str, optional
+        Such as ``"cuda:1"``. By default the host for torch, and CuPy's current device.
+    """
+    if backend == "numpy":
+        return x
+    if backend == "torch":
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(x)).to(device or "cpu")
+    from neuromm._optional import require
+
+    cupy = require("cupy", extra="gpu13")
+    number = int((device or "cuda:0").partition(":")[2] or 0)
+    with cupy.cuda.Device(number):
+        return cupy.asarray(x)
 
 
 def itemsize(x: Array) -> int:

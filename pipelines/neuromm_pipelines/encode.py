@@ -63,6 +63,7 @@ class EncodeConfig:
     executor: Literal["local", "dask"] = "local"
     scheduler: str | None = None
     backend: Literal["numpy", "torch", "cupy"] = "numpy"
+    device: str | None = None
     nprocs: int = 1
     omp_nthreads: int | None = None
     mem_mb: float | None = None
@@ -157,7 +158,6 @@ def run(config: EncodeConfig) -> int:
         return reporting.write_group(config)
     if config.reports_only or config.boilerplate_only:
         return reporting.rewrite(config)
-    encode_unit.array_backend(config)
     _check_atlas(config)
     if not config.features:
         raise UsageError(
@@ -251,14 +251,14 @@ def _stripped(values: Sequence[str] | None, prefix: str) -> tuple[str, ...]:
 
 def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
     from neuromm_pipelines.chunks import chunk_number
+    from neuromm_pipelines.devices import chosen_device
     from neuromm_pipelines.encode_flags import (
         bold_settings,
-        check_device,
         epoch_settings,
         model_settings,
     )
 
-    check_device(args.device)
+    backend, device = chosen_device(args.device, args.backend)
     targets_chunk = chunk_number(args.targets_chunk) if args.targets_chunk else None
     chunks = args.chunks
     if chunks is None:
@@ -284,7 +284,8 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         targets_chunk=targets_chunk,
         executor=args.executor,
         scheduler=args.scheduler,
-        backend=args.backend,
+        backend=backend,
+        device=device,
         nprocs=args.nprocs,
         omp_nthreads=args.omp_nthreads,
         mem_mb=args.mem,

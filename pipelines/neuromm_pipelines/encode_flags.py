@@ -21,7 +21,6 @@ __all__ = [
     "add_selection",
     "add_spreading",
     "bold_settings",
-    "check_device",
     "epoch_settings",
     "model_settings",
 ]
@@ -280,8 +279,8 @@ def add_running(group: Group) -> None:
         help="accepted; no index is kept, since reading 3000 files takes half a second",
     )  # fmt: skip
     add_flag(
-        group, "--backend", choices=["numpy", "torch", "cupy"], default="numpy",
-        help="array library of the engine (default: numpy, the only one yet)",
+        group, "--backend", choices=["auto", "numpy", "torch", "cupy"], default="auto",
+        help="array library that fits (default: numpy on the CPU, torch on a GPU)",
     )  # fmt: skip
     add_flag(
         group, "--clean-workdir", switch=True,
@@ -361,30 +360,4 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
         atlas=args.atlas,
         atlas_distance_mm=args.atlas_distance_mm,
         save=tuple(args.save or ()),
-    )
-
-
-def check_device(device: str) -> None:
-    """Accept ``auto`` and ``cpu``; refuse a GPU that is not there.
-
-    Raises
-    ------
-    UsageError
-        For a CUDA device: absent, or without an engine in this version.
-    """
-    if device in {"auto", "cpu"}:
-        logger.info("device: cpu%s", " (chosen by auto)" if device == "auto" else "")
-        return
-    if not device.startswith("cuda"):
-        raise UsageError(f"--device takes auto, cpu or cuda[:N], got {device!r}")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UsageError(
-            f"--device {device}: this machine has no CUDA device that torch "
-            f"{torch.__version__} can use. Leave --device out to run on the CPU; "
-            "neuromm doctor says more."
-        )
-    raise UsageError(
-        f"--device {device}: this version encodes on the CPU only. Leave --device out."
     )

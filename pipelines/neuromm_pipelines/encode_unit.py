@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EncodingUnit",
     "Prepared",
-    "array_backend",
     "encode_unit_by_name",
     "find_units",
     "fit_unit",
@@ -245,7 +244,6 @@ def fit_unit(
     """
     from neuromm.encoding import BlockedKFold, RunKFold, encode
 
-    array_backend(config)
     model = config.model
     responses = prepared.responses
     if part is not None:
@@ -268,6 +266,8 @@ def fit_unit(
         cv=cv,
         alphas=np.asarray(model.alphas),
         scoring=model.scoring,
+        backend=config.backend,
+        device=config.device,
         n_permutations=model.n_permutations,
         block=model.block or prepared.block,
         joint=model.joint,
@@ -275,22 +275,6 @@ def fit_unit(
         keep_predictions="predictions" in model.save,
         rng=model.seed,
     )
-
-
-def array_backend(config: "EncodeConfig") -> str:
-    """Name of the array library that fits.
-
-    Raises
-    ------
-    UsageError
-        If it is not available.
-    """
-    if config.backend != "numpy":
-        raise UsageError(
-            f"--backend {config.backend} is not available: this version fits with "
-            "NumPy on the CPU. Leave --backend out."
-        )
-    return config.backend
 
 
 def write_results(
@@ -383,6 +367,8 @@ def unit_settings(config: "EncodeConfig", unit: EncodingUnit) -> dict[str, Any]:
         "trial_type": list(config.trial_type),
         "low_mem": config.low_mem,
         "chunks": config.chunks,
+        "backend": config.backend,
+        "device": config.device,
         "data": as_json(data),
         "model": as_json(config.model),
     }

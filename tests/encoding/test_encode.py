@@ -193,6 +193,19 @@ def test_the_same_seed_gives_the_same_numbers_and_float32_nearly_the_same():
     np.testing.assert_allclose(single["r"], one["r"], atol=1e-5)
 
 
+def test_the_array_library_changes_no_score():
+    spaces, responses = planted()
+    numpy, torch = (
+        encode(spaces["vision"], responses, backend=backend, keep_weights=True)
+        for backend in ("numpy", "torch")
+    )
+    for name, values in numpy["vision"].scores.items():
+        np.testing.assert_allclose(torch["vision"].scores[name], values, rtol=1e-8)
+    np.testing.assert_allclose(
+        torch["vision"].weights, numpy["vision"].weights, rtol=1e-7, atol=1e-10
+    )
+
+
 def test_a_feature_that_is_constant_in_training_is_as_if_it_were_absent():
     spaces, responses = planted()
     x = spaces["vision"].to_numpy()

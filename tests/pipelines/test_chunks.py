@@ -213,8 +213,6 @@ def test_a_part_that_is_none_is_refused(neuromm, tiny_bold, arguments, tmp_path,
             ("--executor", "dask", "--scheduler", "x", "--targets-chunk", "1/2"),
             "--targets-chunk",
         ),
-        (("--backend", "torch"), "not available"),
-        (("--backend", "cupy"), "not available"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(
