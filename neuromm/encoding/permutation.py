@@ -135,18 +135,7 @@ def permutation_test(
         raise UsageError(f"statistic must be 'correlation' or 'r2', got {statistic!r}")
     layout = _block_layout(len(y), groups, block, n_permutations, rng)
     spread = np.sqrt(2.0) if cross_validated else 1.0
-    valid = _testable(y, yhat)
-    p = np.full(y.shape[1], np.nan)
-    columns = np.flatnonzero(valid)
-    width = _chunk_width(layout, len(y), n_permutations)
-    if not isinstance(y, np.ndarray):  # products of blocks are not kept there
-        width = max(1, _GPU_CHUNK_BYTES // (8 * (2 * n_permutations + 10 * len(y))))
-    for start in range(0, len(columns), width):
-        chunk = columns[start : start + width]
-        exceeding = _count_exceeding(
-            _columns(y, chunk), _columns(yhat, chunk), layout, spread
-        )
-        p[chunk] = (1 + exceeding) / (1 + n_permutations)
+    p = _p_values(y, yhat, layout, spread)
     return PermutationResult(
         statistic=_scores(y, yhat, statistic),
         p=p,
@@ -195,6 +184,25 @@ def _block_layout(
             )
         )
     return layout
+
+
+def _p_values(
+    y: Array, yhat: Array, layout: Sequence[_Group], spread: float
+) -> NDArray[np.float64]:
+    """Return p of each target, nan where it cannot be tested."""
+    n_permutations = len(layout[0].orders)
+    p = np.full(y.shape[1], np.nan)
+    columns = np.flatnonzero(_testable(y, yhat))
+    width = _chunk_width(layout, len(y), n_permutations)
+    if not isinstance(y, np.ndarray):  # products of blocks are not kept there
+        width = max(1, _GPU_CHUNK_BYTES // (8 * (2 * n_permutations + 10 * len(y))))
+    for start in range(0, len(columns), width):
+        chunk = columns[start : start + width]
+        exceeding = _count_exceeding(
+            _columns(y, chunk), _columns(yhat, chunk), layout, spread
+        )
+        p[chunk] = (1 + exceeding) / (1 + n_permutations)
+    return p
 
 
 def _chunk_width(layout: Sequence[_Group], n_samples: int, n_permutations: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuromm._resources import shared_folder
-from neuromm.kernels import gpu_ridge, select_alphas
+from neuromm.kernels import gpu_loader, gpu_ridge, ridge_path, select_alphas
 from tests.kernels import cuda_cases as cases
 
 DTYPES = ["float32", "float64"]
@@ -129,6 +129,27 @@ def test_launchers_take_tensors_of_torch(shim):
     expected = z * table[choice].T
     gpu_ridge.shrink_gather(torch.from_numpy(z), table, choice)
     np.testing.assert_array_equal(z, expected)
+
+
+def test_scores_of_a_fold_come_from_the_kernel_where_data_lie_on_a_gpu(
+    shim, monkeypatch
+):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    eigenvalues, alphas = np.geomspace(1, 1e-4, 40), np.geomspace(1e-6, 1e3, 20)
+    held_out = rng.standard_normal((60, 40))
+    z, b = (torch.from_numpy(rng.standard_normal((40, 70))) for _ in range(2))
+    tables = ridge_path.PathTables.of(eigenvalues, alphas, z)
+    differences = ridge_path.divided_differences(
+        eigenvalues, torch.from_numpy(held_out.T @ held_out), z
+    )
+    plain = ridge_path.path_sums(tables, differences, z, b)
+    monkeypatch.setattr(ridge_path, "is_on_gpu", lambda x: True)
+    monkeypatch.setattr(gpu_loader, "has_cupy", lambda: True)
+    fast = ridge_path.path_sums(tables, differences, z, b)
+    assert [one.kernel for one in shim.launches] == ["path_sums_f64"]
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(
