@@ -29,6 +29,7 @@ __all__ = [
     "itemsize",
     "namespace",
     "on_device",
+    "runs_kernels",
 ]
 
 # An array of NumPy, torch or CuPy. The standard has no type for it.
@@ -120,6 +121,15 @@ def is_on_gpu(x: Array) -> bool:
     from array_api_compat import is_cupy_array
 
     return bool(is_cupy_array(x)) or bool(getattr(x, "is_cuda", False))
+
+
+def runs_kernels(x: Array) -> bool:
+    """Tell whether CUDA kernels of ``cuda/`` take an array: on a GPU, beside CuPy."""
+    if not is_on_gpu(x):
+        return False
+    from neuromm.kernels.gpu_loader import has_cupy
+
+    return has_cupy()
 
 
 def on_device(x: NDArray[Any], backend: Backend, device: str | None = None) -> Array:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, namespace
+from neuromm.kernels.arrays import Array, as_like, namespace, runs_kernels
 from neuromm.kernels.column_statistics import column_dot
 from neuromm.kernels.ridge_features import FeatureRows, Modes, uses_cross_products
 from neuromm.kernels.ridge_modes import Form, Scoring
@@ -288,7 +288,17 @@ class EigenRidge:
         weights : array of shape (n_features, n_targets)
         intercepts : array of shape (n_targets,), float64
         """
-        return self.weights_at(batch, self.penalties(batch, choice))
+        z = self._final_projection(batch)
+        if not runs_kernels(z):
+            return self._weights(
+                batch, _shrunken(z, self._final, self.penalties(batch, choice))
+            )
+        from neuromm.kernels import gpu_ridge
+
+        modes = self._final
+        divisors = modes.eigenvalues + self.alphas[:, None] / modes.unit
+        gpu_ridge.shrink_gather(z, 1 / divisors, choice)
+        return self._weights(batch, z)
 
     def weights_at(self, batch: EigenBatch, alphas: Array) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows with any penalty a target.
@@ -306,9 +316,13 @@ class EigenRidge:
         weights : array of shape (n_features, n_targets)
         intercepts : array of shape (n_targets,), float64
         """
-        xp = namespace(batch.targets.rows)
+        z = self._final_projection(batch)
+        return self._weights(batch, _shrunken(z, self._final, alphas))
+
+    def _weights(self, batch: EigenBatch, shrunken: Array) -> tuple[Array, Array]:
+        xp = namespace(shrunken)
         mean = self._mean(batch, self.parts.everything)
-        weights = _shrunken(self._final_projection(batch), self._final, alphas)
+        weights = shrunken
         for factor in reversed(self._to_features):
             weights = factor @ weights
         return weights, mean - self._x_mean @ xp.astype(weights, xp.float64)

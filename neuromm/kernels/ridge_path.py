@@ -30,7 +30,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, empty, is_on_gpu, itemsize, namespace
+from neuromm.kernels.arrays import (
+    Array,
+    as_like,
+    empty,
+    itemsize,
+    namespace,
+    runs_kernels,
+)
 
 __all__ = ["DividedDifferences", "PathTables", "divided_differences", "path_sums"]
 
@@ -187,16 +194,13 @@ def path_sums(
     xp = namespace(z)
     scale = as_like(tables.scale, z)[:, None]
     w, u = differences.far_product(z), differences.near_product(z)
-    if is_on_gpu(z):
-        from neuromm.kernels.gpu_loader import has_cupy
+    if runs_kernels(z):
+        from neuromm.kernels import gpu_ridge
 
-        if has_cupy():
-            from neuromm.kernels import gpu_ridge
-
-            fit, power = gpu_ridge.path_sums(
-                z, w, u, b, tables.fit, tables.cross, tables.near
-            )
-            return fit / scale, power / scale**2
+        fit, power = gpu_ridge.path_sums(
+            z, w, u, b, tables.fit, tables.cross, tables.near
+        )
+        return fit / scale, power / scale**2
     w *= z
     u *= z
     power = xp.astype(tables.cross @ w, xp.float64)

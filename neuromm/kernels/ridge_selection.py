@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from neuromm.kernels.arrays import Array, as_like, host_array, is_on_gpu, namespace
+from neuromm.kernels.arrays import Array, as_like, host_array, namespace, runs_kernels
 
 __all__ = ["select_alphas"]
 
@@ -35,13 +35,11 @@ def select_alphas(
     penalties = np.asarray(host_array(alphas), dtype=np.float64)
     largest_first = np.argsort(-penalties, kind="stable")
     slope = _TIE_SLOPE * np.log(np.maximum(penalties, np.finfo(np.float64).tiny))
-    if is_on_gpu(scores):
-        from neuromm.kernels.gpu_loader import has_cupy
+    if runs_kernels(scores):
+        from neuromm.kernels.gpu_ridge import select
 
-        if has_cupy():
-            from neuromm.kernels.gpu_ridge import select
-
-            return select(scores, slope, tie_scale, largest_first)
+        choice, _ = select(scores, slope, tie_scale, largest_first)
+        return xp.astype(choice, xp.int64)  # torch indexes with these alone
     ranked = scores + as_like(slope, scores)[:, None] * tie_scale
     ranked = xp.where(xp.isnan(ranked), -xp.inf, ranked)
     order = as_like(largest_first, scores)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from neuromm._resources import shared_folder
-from neuromm.kernels import gpu_loader, gpu_ridge, ridge_path, select_alphas
+from neuromm.encoding import RidgeCV
+from neuromm.kernels import arrays, gpu_loader, gpu_ridge, ridge_path, select_alphas
 from tests.kernels import cuda_cases as cases
 
 DTYPES = ["float32", "float64"]
@@ -144,12 +145,38 @@ def test_scores_of_a_fold_come_from_the_kernel_where_data_lie_on_a_gpu(
         eigenvalues, torch.from_numpy(held_out.T @ held_out), z
     )
     plain = ridge_path.path_sums(tables, differences, z, b)
-    monkeypatch.setattr(ridge_path, "is_on_gpu", lambda x: True)
+    monkeypatch.setattr(arrays, "is_on_gpu", lambda x: True)
     monkeypatch.setattr(gpu_loader, "has_cupy", lambda: True)
     fast = ridge_path.path_sums(tables, differences, z, b)
     assert [one.kernel for one in shim.launches] == ["path_sums_f64"]
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.filterwarnings("ignore:.*of the targets chose the")
+def test_a_whole_fit_through_the_kernels_is_that_of_numpy(shim, monkeypatch, dtype):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((60, 12)).astype(dtype)
+    y = x @ rng.standard_normal((12, 33)) + np.geomspace(
+        0.1, 9, 33
+    ) * rng.standard_normal((60, 33))
+    y = y.astype(dtype)
+    settings = {
+        "alphas": np.geomspace(1e-2, 1e4, 9),
+        "solver": "primal-divided-difference",
+    }
+    plain = RidgeCV(**settings).fit(x, y)
+    monkeypatch.setattr(arrays, "is_on_gpu", lambda x: not isinstance(x, np.ndarray))
+    monkeypatch.setattr(gpu_loader, "has_cupy", lambda: True)
+    fast = RidgeCV(**settings).fit(torch.from_numpy(x), torch.from_numpy(y))
+    launched = {one.kernel.rpartition("_f")[0] or one.kernel for one in shim.launches}
+    assert launched == {"path_sums", "alpha_select", "shrink_gather"}
+    atol = 1e-4 if dtype == "f4" else 1e-9
+    np.testing.assert_array_equal(fast.best_alphas_.numpy(), plain.best_alphas_)
+    np.testing.assert_allclose(fast.coef_.numpy(), plain.coef_, atol=atol)
+    np.testing.assert_allclose(fast.cv_scores_.numpy(), plain.cv_scores_, atol=atol)
 
 
 @pytest.mark.parametrize(
