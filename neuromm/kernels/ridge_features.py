@@ -145,7 +145,8 @@ class FeatureRows:
     def modes(self, counts: Counts) -> Modes:
         """Decompose the rows of a fold."""
         n_rows, n_features = self.parts.n_rows(counts), self._rows.shape[1]
-        max_rank = min(n_rows, n_features)
+        # Centred rows add up to 0.
+        max_rank = min(n_rows - self._fit_intercept, n_features)
         if self.form == "dual":
             return self._dual_modes(counts, max_rank)
         mean = self.mean(counts)

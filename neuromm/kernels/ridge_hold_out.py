@@ -126,7 +126,8 @@ class HoldOutRidge:
     ----------
     is_accurate : bool
         False if a held-out block is so nearly determined by the rest (a penalty far
-        below the eigenvalues) that errors would lose their digits in this precision.
+        below the eigenvalues) that errors would lose their digits in this precision. It
+        has no scores then.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class HoldOutRidge:
         self._x_mean = features.mean(everything)
         self._to_features = features.to_features(modes, n_targets)
         self._form = form
-        basis = features.orthonormal(modes)
+        basis = _made_orthonormal(features.orthonormal(modes), fit_intercept)
         xp = namespace(x)
         self._basis = xp.astype(basis, x.dtype)
         free = x.shape[0] - fit_intercept
@@ -330,6 +331,22 @@ class HoldOutRidge:
             residual = (share / least) ** 0.5 if self._is_full else 1 / least
             worst = max(worst, float(inverse), residual)
         return worst
+
+
+def _made_orthonormal(basis: Array, fit_intercept: bool) -> Array:
+    """Basis whose columns are orthonormal, and orthogonal to a constant, to rounding.
+
+    Those of small eigenvalues hold some of the others, and of the null mode of
+    centring: their rounding over the square root of the eigenvalue.
+    """
+    xp = namespace(basis)
+    columns = basis
+    if fit_intercept:
+        columns = xp.concat([xp.ones_like(basis[:, :1]), basis], axis=1)
+    q, r = xp.linalg.qr(columns)
+    diagonal = xp.linalg.diagonal(r)
+    q = q * xp.where(diagonal < 0, -xp.ones_like(diagonal), xp.ones_like(diagonal))
+    return q[:, q.shape[1] - basis.shape[1] :]
 
 
 def _sum_squares(x: Array) -> Array:
