@@ -1,0 +1,346 @@
+"""Banded ridge for many targets in bounded memory.
+
+Grams or kernels of the features are formed once; targets then pass in batches, each
+read once: search over the weights of spaces and penalties, then the final weights.
+A batch repeats the decompositions of every candidate, so batches are wide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+from neuromm.core import UsageError
+from neuromm.encoding.memory import target_batch
+from neuromm.encoding.ridge_batches import Fitted, in_halves
+from neuromm.encoding.ridge_engines import RidgeSettings, ridge_shape
+from neuromm.encoding.splitters import Split
+from neuromm.encoding.target_reading import TargetReader
+from neuromm.kernels import RidgeMemory, RidgeShape, Solver, row_parts
+from neuromm.kernels.arrays import (
+    Array,
+    as_like,
+    empty,
+    free_memory,
+    host_array,
+    is_device_array,
+    is_numpy,
+    namespace,
+)
+from neuromm.kernels.banded_cost import banded_memory, banded_solvers
+from neuromm.kernels.banded_modes import banded_features
+from neuromm.kernels.banded_search import BandedSearch
+from neuromm.kernels.ridge_modes import Scoring
+
+__all__ = ["BandedFit", "fit_banded", "gamma_candidates"]
+
+# Batches of so many targets for each row of a decomposition make it a tenth of the
+# work, unless they take more than this.
+_TARGETS_PER_ROW = 16
+_BATCH_BYTES = 2 * 10**9
+
+# Of what is free on a GPU, this share is taken where no limit is given.
+_GPU_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class BandedFit:
+    """A banded ridge with chosen weights of spaces and penalties.
+
+    Arrays are of the library and on the device of the targets.
+
+    Attributes
+    ----------
+    coef : array of shape (n_features, n_targets)
+        Of the features as they were given; 0 for a masked target.
+    intercept : array of shape (n_targets,)
+        A constant target's value; nan for a target with missing values.
+    x_mean : array of shape (n_features,)
+        Over all samples; 0 without intercept.
+    y_mean : array of shape (n_targets,)
+        Likewise; a constant target's value, nan for one with missing values.
+    best_gammas : array of shape (n_spaces, n_targets)
+    best_alphas, cv_scores : arrays of shape (n_targets,)
+    valid_targets : boolean array of shape (n_targets,)
+    progress : array of shape (n_candidates,), NumPy
+        Mean over targets of the best score after each candidate.
+    solver_form : str
+    """
+
+    coef: Array
+    intercept: Array
+    x_mean: Array
+    y_mean: Array
+    best_gammas: Array
+    best_alphas: Array
+    cv_scores: Array
+    valid_targets: Array
+    progress: NDArray[np.float64]
+    solver_form: str
+
+
+def fit_banded(
+    x: Array,
+    y: Any,
+    spaces: Sequence[slice],
+    splits: Sequence[Split],
+    alphas: NDArray[np.float64],
+    gammas: NDArray[np.float64],
+    *,
+    scoring: Scoring = "r2",
+    fit_intercept: bool = True,
+    memory_limit: int | None = None,
+    is_copy: bool = False,
+    solver: Solver | None = None,
+) -> BandedFit:
+    """Choose weights of spaces and a penalty for each target, and fit all samples.
+
+    Parameters
+    ----------
+    x : array of shape (n_samples, n_features)
+        Spaces side by side. Its library and device do the work.
+    y : array of shape (n_samples, n_targets), or what `target_source` takes
+    spaces : sequence of slice
+        Columns of each space, in their order and without a gap.
+    splits : sequence of (train, test)
+    alphas : array of shape (n_alphas,)
+    gammas : array of shape (n_candidates, n_spaces)
+    scoring : {"r2", "correlation", "mse"}
+    fit_intercept : bool
+    memory_limit : int or None
+        Bytes above ``x`` and ``y``.
+    is_copy : bool
+        Count ``x`` too: it is a copy of what the user holds.
+    solver : Solver, optional
+        Instead of the cheapest.
+
+    Raises
+    ------
+    neuromm.core.UsageError
+        If no fold holds out enough samples for the score.
+    neuromm.core.ResourceLimitError
+        If ``memory_limit`` is too small for one target.
+    """
+    if scoring != "mse" and max(len(test) for _, test in splits) < 2:
+        raise UsageError(
+            f"scoring={scoring!r} needs folds with at least 2 held-out samples. Leave "
+            "out blocks, or take scoring='mse'."
+        )
+    targets = TargetReader(y, x)
+    n_targets = targets.shape[1]
+    settings = RidgeSettings(
+        x=x,
+        splits=splits,
+        alphas=alphas,
+        scoring=scoring,
+        fit_intercept=fit_intercept,
+        n_targets=n_targets,
+    )
+    shape = ridge_shape(settings)
+    solvers = [solver] if solver else banded_solvers(shape, len(gammas))
+    memories = [
+        banded_memory(shape, one, len(spaces), copies_features=is_copy)
+        for one in solvers
+    ]
+    place, width = _planned(x, shape, solvers, memories, memory_limit)
+    solver = solvers[place]
+    width = min(max(width // targets.chunk * targets.chunk, targets.chunk), n_targets)
+    features = banded_features(
+        solver.form,
+        x,
+        row_parts(splits, x.shape[0]),
+        spaces,
+        fit_intercept=fit_intercept,
+        centre_held_out=scoring == "correlation",
+    )
+    fit = _BatchFit(
+        BandedSearch(
+            features,
+            gammas,
+            alphas,
+            method="direct" if solver.method == "direct" else "divided-difference",
+            scoring=scoring,
+        )
+    )
+    on_host = is_numpy(x) or not is_device_array(y)
+    results: dict[str, Array] = {}
+    slices = [
+        slice(start, min(start + width, n_targets))
+        for start in range(0, n_targets, width)
+    ]
+    for columns, part in targets.batches(slices):
+        _store(results, columns, in_halves(fit, part), n_targets, on_host=on_host)
+    mean = namespace(x).astype(features.mean, x.dtype)
+    return BandedFit(
+        x_mean=host_array(mean) if on_host else mean,
+        progress=fit.progress,
+        solver_form=solver.name,
+        **results,
+    )
+
+
+def gamma_candidates(
+    n_iter: int | ArrayLike,
+    n_spaces: int,
+    concentration: float | Sequence[float],
+    random_state: Any,
+) -> NDArray[np.float64]:
+    """Weights of spaces to try, as himalaya draws them.
+
+    Parameters
+    ----------
+    n_iter : int, or array of shape (n_candidates, n_spaces)
+        An array is checked and taken as it is.
+    n_spaces : int
+    concentration : float or sequence of float
+        Of the Dirichlet distributions, which take turns. inf gives equal weights.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    gammas : array of shape (n_candidates, n_spaces)
+        Drawn: rows sum to 1, and the first has equal weights. A single space has one
+        candidate.
+
+    Raises
+    ------
+    neuromm.core.UsageError
+        If weights or concentrations are not usable.
+    """
+    if np.ndim(host_array(n_iter)) != 0:
+        return _checked_gammas(n_iter, n_spaces)
+    if isinstance(n_iter, bool) or int(n_iter) != n_iter or n_iter < 1:  # type: ignore
+        raise UsageError(
+            "n_iter must be a number of candidates above 0, or their weights, an array "
+            f"of shape (n_candidates, n_spaces), got {n_iter!r}"
+        )
+    kinds = np.atleast_1d(np.asarray(concentration, dtype=np.float64))
+    if kinds.ndim != 1 or not kinds.size or not (kinds > 0).all():
+        raise UsageError(f"concentration must be above 0, got {concentration!r}")
+    if n_spaces == 1:
+        return np.ones((1, 1))
+    rng = check_random_state(random_state)
+    n_candidates = int(n_iter)  # type: ignore[arg-type]
+    n_each = -(-n_candidates // len(kinds))
+    drawn = np.stack(
+        [
+            np.full((n_each, n_spaces), 1 / n_spaces)
+            if np.isinf(kind)
+            else rng.dirichlet([kind] * n_spaces, n_each)
+            for kind in kinds
+        ],
+        axis=1,
+    )
+    gammas = drawn.reshape(-1, n_spaces)[:n_candidates]
+    gammas[0] = 1 / n_spaces
+    return gammas
+
+
+def _checked_gammas(n_iter: ArrayLike, n_spaces: int) -> NDArray[np.float64]:
+    gammas = np.array(host_array(n_iter), dtype=np.float64)
+    if gammas.ndim != 2 or gammas.shape[1] != n_spaces or not len(gammas):
+        raise UsageError(
+            "weights given as n_iter must have one row a candidate and one column a "
+            f"feature space, (n_candidates, {n_spaces}), got shape {gammas.shape}"
+        )
+    usable = np.isfinite(gammas).all() and (gammas >= 0).all()
+    if not usable or not (gammas.sum(axis=1) > 0).all():
+        raise UsageError(
+            "weights given as n_iter must be 0 or above, and above 0 for one space at "
+            "least in every row"
+        )
+    return gammas
+
+
+def _planned(
+    x: Array,
+    shape: RidgeShape,
+    solvers: Sequence[Solver],
+    memories: Sequence[RidgeMemory],
+    memory_limit: int | None,
+) -> tuple[int, int]:
+    """Place of the first solver that fits in memory, and targets of a batch."""
+    if memory_limit is None and (free := free_memory(x)) is not None:
+        memory_limit = int(_GPU_SHARE * free)
+    place = 0
+    if memory_limit is not None:
+        peaks = [memory.peak(1) for memory in memories]
+        fits = [peak <= memory_limit for peak in peaks]
+        # The error then names what the smallest of them needs.
+        place = fits.index(True) if any(fits) else int(np.argmin(peaks))
+    is_primal = solvers[place].form == "primal"
+    order = shape.n_features if is_primal else shape.n_samples
+    return place, _width(memories[place], shape.n_targets, order, memory_limit)
+
+
+def _width(
+    memory: RidgeMemory, n_targets: int, order: int, memory_limit: int | None
+) -> int:
+    if memory_limit is not None:
+        return target_batch(memory, n_targets, memory_limit)
+    widest = min(_TARGETS_PER_ROW * order, _BATCH_BYTES // memory.per_target)
+    widest = max(widest, target_batch(memory, n_targets, None))
+    n_batches = -(-n_targets // widest)
+    return -(-n_targets // n_batches)
+
+
+class _BatchFit:
+    """Fit of batches of targets, which counts how the search went."""
+
+    def __init__(self, search: BandedSearch) -> None:
+        self._search = search
+        self._sums = np.zeros(len(search.gammas))
+        self._n_scored = 0
+
+    def __call__(self, part: Array) -> Fitted:
+        """Fit a batch of targets of shape (n_samples, width)."""
+        search, xp = self._search, namespace(part)
+        batch = search.load(part)
+        choice = search.search(batch)
+        coef, intercept = search.weights(batch, choice)
+        valid = batch.valid
+        host_valid = host_array(valid)
+        scored = host_valid & np.isfinite(choice.scores)
+        scores = np.where(scored, choice.scores, np.nan)
+        alphas = np.where(host_valid, search.alphas[choice.alphas], np.nan)
+        gammas = np.where(host_valid, search.gammas[choice.gammas].T, np.nan)
+        self._sums += choice.progress
+        self._n_scored += int(scored.sum())
+        levels = {"intercept": intercept, "y_mean": batch.mean}
+        return {
+            "coef": coef,
+            **{
+                name: xp.astype(
+                    xp.where(valid, level, batch.constants), part.dtype, copy=False
+                )
+                for name, level in levels.items()
+            },
+            "best_gammas": as_like(gammas, part),
+            "best_alphas": as_like(alphas, part),
+            "cv_scores": as_like(scores, part),
+            "valid_targets": valid,
+        }
+
+    @property
+    def progress(self) -> NDArray[np.float64]:
+        """Mean best score after each candidate; nan without a scored target."""
+        return self._sums / (self._n_scored or np.nan)
+
+
+def _store(
+    results: dict[str, Array],
+    columns: slice,
+    fitted: Fitted,
+    n_targets: int,
+    *,
+    on_host: bool,
+) -> None:
+    for name, values in fitted.items():
+        if on_host:
+            values = host_array(values)
+        if name not in results:
+            results[name] = empty((*values.shape[:-1], n_targets), values)
+        results[name][..., columns] = values
