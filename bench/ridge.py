@@ -1,149 +1,241 @@
 """Time RidgeCV against himalaya and scikit-learn, and check that all agree.
 
-Run: python bench/ridge.py [N_SAMPLES N_FEATURES N_TARGETS]
+Run: python bench/ridge.py [--shapes short|full|N,P,V[,FOLDS] ...] [--threads 1 2]
+     [--device cpu|cuda] [--peers NAME ...] [--json FILE] [--write-docs]
 
-Correlated features and targets of widely spread noise are made on the spot, so that
-many different alphas are selected. Everybody does the same job in float32: 5 contiguous
-folds, 20 alphas, one alpha a target, intercept, weights of the final fit. scikit-learn
-has no such estimator: its Ridge runs in a loop over folds and alphas on a tenth of the
-targets, and its time is that of the part. Wall time, one run each, threads as set by
-OMP_NUM_THREADS.
+Without arguments it runs the short form. Everybody does the same job in float32:
+contiguous folds, 20 alphas, one alpha a target chosen by R2, intercept, weights of the
+final fit (KernelRidgeCV leaves its weights to the samples; what turns them into those
+of features is not timed). Each estimator runs in a process of its own; the batch sizes
+of himalaya are tuned for it in all but the short form. The better of its estimators
+and back ends counts: both with torch, and the one it advises for the shape with NumPy
+too (the short form: that one with torch). scikit-learn has no such estimator: its
+Ridge runs in a loop over folds and alphas. Where a peer would take longer than
+--longest, and for scikit-learn, time and memory are those of two smaller numbers of
+targets, continued in a line.
+
+Memory is the peak of the process over what is resident before the fit, inputs
+included. The rate of float32 products is measured beside our fit, at the size of its
+largest kind of product. If somebody's numbers do not agree, the script fails.
 """
 
+import argparse
+import json
+import os
 import platform
+import subprocess
 import sys
-import time
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-import himalaya
 import numpy as np
-import sklearn
-import threadpoolctl
-import torch
-from himalaya.backend import set_backend
-from himalaya.ridge import RidgeCV as HimalayaRidgeCV
-from himalaya.scoring import r2_score as himalaya_r2
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
+from ridge_bench import cuda
+from ridge_bench.agreement import agreement, complaint, kept
+from ridge_bench.estimators import ESTIMATORS
+from ridge_bench.jobs import himalaya_count, make_data, parse_jobs
+from ridge_bench.measure import in_new_process
+from ridge_bench.tables import case_text, merged, read_cases, write_docs
 
-from neuromm import __version__
-from neuromm.encoding import RidgeCV, plan, r2_score
-
-ALPHAS = np.geomspace(1e-1, 1e6, 20)
-N_FOLDS = 5
-SKLEARN_SHARE = 10
+ROOT = Path(__file__).resolve().parents[1]
+DOCS_PAGE = ROOT / "docs" / "ridge.md"
+PEERS = [name for name in ESTIMATORS if name != "neuromm"]
 
 
-def make_data(n_samples, n_features, n_targets):
-    rng = np.random.default_rng(0)
-    x = (
-        rng.standard_normal((n_samples, n_features))
-        * np.arange(1, n_features + 1) ** -0.5
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="ridge.py", description="Time RidgeCV against its peers."
     )
-    rotation = np.linalg.qr(rng.standard_normal((n_features, n_features)))[0]
-    w = rng.standard_normal((n_features, n_targets)) / np.sqrt(n_features)
-    noise = rng.standard_normal((n_samples, n_targets))
-    y = x @ w + noise * np.geomspace(0.03, 3, n_targets)
-    return (x @ rotation).astype(np.float32), y.astype(np.float32)
-
-
-def with_neuromm(x, y):
-    model = RidgeCV(alphas=ALPHAS, cv=N_FOLDS).fit(x, y)
-    return model.best_alphas_, model.cv_scores_, model.coef_
-
-
-def with_himalaya(backend):
-    def fit(x, y):
-        set_backend(backend)
-        model = HimalayaRidgeCV(
-            alphas=ALPHAS,
-            fit_intercept=True,
-            cv=N_FOLDS,
-            solver_params={
-                "score_func": himalaya_r2,
-                "warn": False,
-                "n_targets_batch": 2500,
-                "n_targets_batch_refit": 2500,
-            },
-        ).fit(x, y)
-        fitted = model.best_alphas_, model.cv_scores_, model.coef_
-        return tuple(np.asarray(array) for array in fitted)
-
-    return fit
-
-
-def with_scikit_learn(x, y):
-    y = y[:, ::SKLEARN_SHARE]
-    scores = np.zeros((len(ALPHAS), y.shape[1]))
-    for train, test in KFold(N_FOLDS).split(x):
-        for row, alpha in enumerate(ALPHAS):
-            model = Ridge(alpha=alpha).fit(x[train], y[train])
-            scores[row] += r2_score(y[test], model.predict(x[test])) / N_FOLDS
-    best = ALPHAS[scores.argmax(axis=0)]
-    coef = np.empty((x.shape[1], y.shape[1]), dtype=y.dtype)
-    for alpha in np.unique(best):
-        chosen = best == alpha
-        weights = Ridge(alpha=alpha).fit(x, y[:, chosen]).coef_
-        coef[:, chosen] = np.atleast_2d(weights).T
-    return best, scores.max(axis=0), coef
-
-
-def agreement(ours, theirs):
-    """Share of equal alphas; largest difference of scores, and of weights there."""
-    step = ours[0].size // theirs[0].size
-    alphas, scores, coef = ours[0][::step], ours[1][::step], ours[2][:, ::step]
-    equal = np.isclose(alphas, theirs[0], rtol=1e-4)
-    unit = np.abs(theirs[2][:, equal]).max()
-    return (
-        equal.mean(),
-        np.abs(scores - theirs[1]).max(),
-        np.abs(coef - theirs[2])[:, equal].max() / unit,
+    parser.add_argument("--shapes", nargs="*", help="none: nothing is timed")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--peers", nargs="*", choices=PEERS)
+    parser.add_argument(
+        "--longest", type=float, default=300, metavar="S", help="seconds of one peer"
     )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="results, beside those it holds"
+    )
+    parser.add_argument(
+        "--write-docs", action="store_true", help=f"table of {DOCS_PAGE.name}"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and stop"
+    )
+    return parser
 
 
-def main():
-    sizes = [int(size) for size in sys.argv[1:4]] or [1500, 500, 2500]
-    x, y = make_data(*sizes)
-    names = {
-        "neuromm RidgeCV": with_neuromm,
-        "himalaya RidgeCV, torch": with_himalaya("torch"),
-        "himalaya RidgeCV, numpy": with_himalaya("numpy"),
-        f"scikit-learn Ridge, 1/{SKLEARN_SHARE} of targets": with_scikit_learn,
+def default_peers(job, short):
+    """Of the two estimators of himalaya, the one it advises for the shape in full."""
+    advised = "kernel" if job.n_features > job.n_samples else "ridge"
+    peers = [f"himalaya-{advised}-torch", "scikit-learn"]
+    if short:
+        return peers
+    other = "ridge" if advised == "kernel" else "kernel"
+    return [f"himalaya-{advised}-numpy", f"himalaya-{other}-torch", *peers]
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    words = args.shapes
+    if words is None:
+        words = ["full"] if args.device == "cuda" else ["short"]
+    jobs = parse_jobs(words, args.device)
+    short = words == ["short"]
+    if args.dry_run:
+        print(dry_run_text(jobs, args, short))
+        return
+    if args.device == "cuda":
+        cases, complaints = on_the_gpu(jobs)
+    else:
+        cases, complaints = on_the_cpu(jobs, args, short)
+    everything = merged(read_cases(args.json) if args.json else [], cases)
+    if args.json:
+        args.json.write_text(json.dumps({"cases": everything}, indent=1) + "\n")
+    if complaints:
+        raise SystemExit("ridge.py: error: " + "; ".join(complaints))
+    if args.write_docs:
+        write_docs(DOCS_PAGE, everything)
+
+
+def dry_run_text(jobs, args, short):
+    if args.device == "cuda":
+        return cuda.plan_text(jobs)
+    lines = []
+    for job in jobs:
+        peers = args.peers if args.peers is not None else default_peers(job, short)
+        lines.append(f"{job.name}, threads {args.threads}: {', '.join(peers)}")
+    return "\n".join(lines)
+
+
+def on_the_cpu(jobs, args, short):
+    machine = machine_facts()
+    print(facts_text(machine))
+    cases, complaints = [], []
+    for job in jobs:
+        peers = args.peers if args.peers is not None else default_peers(job, short)
+        with tempfile.TemporaryDirectory() as folder:
+            x, y = make_data(job)
+            np.save(Path(folder, "x.npy"), x)
+            np.save(Path(folder, "y.npy"), y)
+            del x, y
+            for threads in args.threads:
+                spec = {"job": asdict(job), "threads": threads, "n_alphas": 20}
+                spec |= {"tune": not short, "longest": args.longest}
+                spec["repeat"] = not short
+                case, wrong = cpu_case(job, peers, spec, folder)
+                case["machine"] = machine
+                print("\n" + case_text(case), flush=True)
+                cases.append(case)
+                complaints += wrong
+    return cases, complaints
+
+
+def cpu_case(job, peers, spec, folder):
+    """All estimators on one job; what does not agree, in words."""
+    ours = in_new_process({**spec, "estimator": "neuromm"}, folder)
+    rows, complaints = [], []
+    for peer in peers:
+        if job.by_model:
+            row = by_model(job, peer, max(ours["sgemm_per_s"].values()))
+            rows += [row] if row else []
+            continue
+        row = in_new_process({**spec, "estimator": peer}, folder)
+        compared = agreement(kept(folder, "neuromm"), kept(folder, peer))
+        rows.append(row | compared)
+        wrong = complaint(compared)
+        if wrong:
+            complaints.append(f"{job.name}: {row['estimator']}: {wrong}")
+    case = {"job": asdict(job), "threads": spec["threads"], "device": "cpu"}
+    return case | {"ours": ours, "peers": rows}, complaints
+
+
+def by_model(job, peer, rate):
+    """What himalaya takes at the full rate of products, which it does not reach."""
+    estimator = ESTIMATORS[peer].name
+    if not estimator.startswith("himalaya") or not estimator.endswith("torch"):
+        return None
+    name = estimator.split()[1].rstrip(",")
+    return {
+        "estimator": estimator,
+        "wall_s": himalaya_count(name, job) / rate,
+        "cpu_s": None,
+        "peak_bytes": None,
+        "by_model": True,
+        "n_targets": [job.n_targets],
     }
-    planned = plan(*sizes, n_alphas=len(ALPHAS), cv=N_FOLDS, dtype=x.dtype)
-    with_neuromm(x[:200, :20], y[:200, :20])  # imports and threads
-    fitted, seconds = {}, {}
-    for name, fit in names.items():
-        start = time.perf_counter()
-        fitted[name] = fit(x, y)
-        seconds[name] = time.perf_counter() - start
-    blas = threadpoolctl.threadpool_info()
-    threads = {info["prefix"]: info["num_threads"] for info in blas}
-    print(
-        f"n_samples, n_features, n_targets = {sizes}, float32, {len(ALPHAS)} alphas, "
+
+
+def on_the_gpu(jobs):
+    name = cuda.require_device()
+    machine = machine_facts() | {"gpu": name}
+    print(f"{name}\n{facts_text(machine)}")
+    cases, complaints = [], []
+    for job in jobs:
+        with tempfile.TemporaryDirectory() as folder:
+            case, wrong = cuda.cuda_case(job, folder)
+        case["machine"] = machine
+        print("\n" + cuda.cuda_text(case), flush=True)
+        cases.append(case)
+        complaints += wrong
+    with tempfile.TemporaryDirectory() as folder:
+        spec = {"null": cuda.NULL, "tf32": False, "threads": 16}
+        null = in_new_process(spec, folder, module="ridge_bench.cuda")
+    print("\n" + cuda.null_text(null))
+    if not null["agrees"]:
+        complaints.append("the null of permuted blocks does not agree with the loop")
+    return cases, complaints
+
+
+def machine_facts():
+    packages = "neuromm", "numpy", "torch", "himalaya", "scikit-learn", "cupy-cuda13x"
+    versions = {"Python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "commit": commit(),
+    }
+
+
+def cpu_model():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def commit():
+    """Short hash, with a + if neuromm differs from it; "unknown" outside of git."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        name = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "neuromm"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name + ("+" if changed else "")
+
+
+def facts_text(machine):
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores; {versions}; {machine['commit']}"
     )
-    print(f"{N_FOLDS} folds; {platform.processor() or platform.machine()}, {threads}")
-    print(
-        f"neuromm {__version__}, himalaya {himalaya.__version__}, torch "
-        f"{torch.__version__}, scikit-learn {sklearn.__version__}, numpy "
-        f"{np.__version__}"
-    )
-    print(
-        f"planned: {planned.seconds:.2f} s, {planned.peak_memory / 1e6:.0f} MB, "
-        f"{planned.solver_form}"
-    )
-    heads = ("seconds", "ratio", "same alpha", "max dscore", "max dcoef")
-    print(f"{'':38}" + "".join(f"{head:>12}" for head in heads))
-    ours = "neuromm RidgeCV"
-    for name in names:
-        same, score, coef = agreement(fitted[ours], fitted[name])
-        print(
-            f"{name:38}{seconds[name]:12.2f}{seconds[name] / seconds[ours]:12.1f}"
-            f"{same:12.2%}{score:12.1e}{coef:12.1e}"
-        )
-        # float32: flat score curves may swap neighbouring alphas.
-        if same < 0.97 or score > 1e-3:
-            raise SystemExit(f"{name} does not agree")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
