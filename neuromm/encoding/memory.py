@@ -12,6 +12,9 @@ _UNITS = {
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
 
+# Share of a limit that is left to the allocator, which keeps freed blocks for a while.
+_RESERVE = 0.1
+
 # Without a limit a batch stays near this size: larger ones are no faster.
 _COMFORTABLE_BATCH = 48 * 10**6
 
@@ -63,5 +66,5 @@ def target_batch(memory: RidgeMemory, n_targets: int, limit: int | None) -> int:
             f"{memory.peak(1) / 1e6:.0f} MB above its inputs. "
             "Raise the limit, or fit fewer targets or features at a time."
         )
-    room = limit - memory.kept - memory.results
-    return int(min(room // memory.per_target, n_targets))
+    room = (1 - _RESERVE) * limit - memory.kept - memory.results
+    return int(min(max(room // memory.per_target, 1), n_targets))

@@ -77,10 +77,11 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
         8 * ((9 * r * r if differences else 0) + 2 * m * r),
     )
     building = kept + max(transient, _decomposition(shape, solver, n))
-    rows = n_train if not by_cross else 0
-    per_target: float = size * (n + shape.n_parts * (p if by_cross else 0))
-    per_target += size * n_folds * r * (2 if differences else 1)
-    per_target += size * (3 * r + 2 * m + 2 * rows + p)
+    by_square = by_cross and m > r
+    rows = 0.0 if by_cross else 2 * n_train
+    per_target: float = size * (n + (shape.n_parts * p if by_cross else 0))
+    per_target += size * n_folds * r * (2 if by_square else 1)
+    per_target += size * (4 * r + (0 if by_square else 2 * m) + rows + p)
     per_target += 8 * (shape.n_alphas * (n_folds + 3) + 4 * shape.n_parts)
     return building, kept, per_target
 
@@ -102,7 +103,9 @@ def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
     building = max(
         building, kept + 8 * (3 * n * r + 4 * n * m) + size * n_alphas * n * m
     )
-    per_target = size * (7 * n + 3 * r + p) + 8 * n_alphas * 3
+    # Targets whose rank is not full keep what no mode reaches.
+    outside = 2 * n if r < n - 1 else 0
+    per_target = size * (4 * n + outside + 2 * r + p) + 8 * n_alphas * 3
     return building, kept, per_target
 
 

@@ -1,5 +1,9 @@
 """The plan is what the fit then does."""
 
+import os
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 
 import numpy as np
@@ -29,10 +33,65 @@ def test_a_fit_takes_the_planned_form_and_no_more_than_the_planned_memory(shape)
     assert planned.peak_memory / 3 < peak <= planned.peak_memory
 
 
+MEASURED = """
+    import sys
+    import numpy as np
+    from neuromm.encoding import RidgeCV, plan
+
+    def status(name):
+        with open("/proc/self/status") as file:
+            line = next(line for line in file if line.startswith(name))
+        return 1024 * int(line.split()[1])
+
+    n, p, v, folds = (int(word) for word in sys.argv[1:5])
+    dtype, limit = sys.argv[5], sys.argv[6] if len(sys.argv) > 6 else None
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, p), dtype=dtype)
+    y = rng.standard_normal((n, v), dtype=dtype)
+    alphas = np.geomspace(1.0, 1e5, 20)
+    model = RidgeCV(alphas=alphas, cv=folds, memory_limit=limit)
+    model.fit(x[: 10 * folds, :9], y[: 10 * folds, :9])  # imports and threads
+    planned = plan(n, p, v, n_alphas=20, cv=folds, dtype=dtype, memory_limit=limit)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew
+    before = status("VmRSS")
+    model.fit(x, y)
+    assert model.solver_form_ == planned.solver_form
+    print(planned.peak_memory / (status("VmHWM") - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak memory to reset"
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "2000 600 10000 5 float32",
+        "1500 500 5000 5 float64",
+        "800 2000 5000 5 float32",
+        "600 3000 3000 5 float64",
+        "4000 200 20000 5 float32",
+        "800 1600 5000 20 float32",
+        "1500 400 8000 40 float32",
+        "2000 600 20000 5 float32 120MB",
+    ],
+)
+def test_the_peak_that_was_planned_is_within_a_fifth_of_what_is_measured(arguments):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(MEASURED),
+         *arguments.split()],
+        capture_output=True, text=True, check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert 0.8 < float(done.stdout) < 1.25
+
+
 def test_a_limit_makes_batches_smaller_and_is_kept():
     shape = (1000, 200, 50_000)
     free = plan(*shape)
-    limit = free.peak_memory // 2
+    limit = free.peak_memory - 20_000_000  # most of it is coefficients
     tight = plan(*shape, memory_limit=limit)
     assert tight.target_batch < free.target_batch
     assert tight.peak_memory <= limit
