@@ -204,7 +204,6 @@ class FeatureRows:
             rows = self._in_modes(test, mean, modes.vectors)
         else:
             kernel = self._block(test, train)
-            size = float(namespace(kernel).max(namespace(kernel).abs(kernel)))
             if self._fit_intercept:
                 # The modes do not see it; without it they add up smaller numbers.
                 kernel -= column_mean(kernel.T)[:, None]
@@ -214,7 +213,7 @@ class FeatureRows:
             rows /= modes.unit
         if centre:
             rows -= column_mean(rows)
-            if self.form == "dual" and self._is_noise(rows, size, modes):
+            if self._is_noise(rows, modes, train, test):
                 rows *= 0
         square = rows.T @ rows
         if self.by_cross and n_test > max(rank, 1):
@@ -294,11 +293,26 @@ class FeatureRows:
         lengths = host_array(xp.sum(self._means**2, axis=1))
         return self._means[int(np.argsort(lengths)[(len(lengths) - 1) // 2])]
 
-    def _is_noise(self, rows: Array, size: float, modes: Modes) -> bool:
-        """Whether centred rows in modes are rounding of kernels up to ``size``."""
+    def _is_noise(self, rows: Array, modes: Modes, train: Counts, test: Counts) -> bool:
+        """Whether held-out rows in modes are the rounding of a sum of 0.
+
+        Features are constant in them, or orthogonal to those of the training rows.
+        """
         xp = namespace(rows)
-        n_train = modes.vectors.shape[0]
-        rounding = 4 * n_train**0.5 * np.finfo(np.float64).eps * size / modes.unit
+        if self.form == "primal":
+            norms = [
+                xp.max(xp.sum(block**2, axis=1))
+                for _, block in self._blocks_about(test, 0 * self._means[0])
+            ]
+            size = max(float(one) for one in norms) / modes.unit
+        else:
+            squares = xp.linalg.diagonal(self._kernel)
+            size = 1 / modes.unit**2
+            for counts in (train, test):
+                index = as_like(self.parts.index(counts), squares)
+                size *= float(xp.max(xp.take(squares, index)))
+        n_summands = modes.vectors.shape[0]
+        rounding = 4 * np.finfo(np.float64).eps * (n_summands * size) ** 0.5
         return bool(xp.all(xp.abs(rows) <= rounding))
 
     def _shift(self, vectors: Array, counts: Counts, mean: Array) -> Array:

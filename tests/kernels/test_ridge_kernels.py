@@ -189,6 +189,22 @@ def test_a_constant_prediction_correlates_zero(name, n_features):
     np.testing.assert_array_equal(score(x, same_in_training), 0)
 
 
+@pytest.mark.parametrize("name", EIGEN)
+def test_held_out_features_orthogonal_to_the_others_predict_nothing(name):
+    rng = np.random.default_rng(0)
+    x = np.linalg.qr(rng.standard_normal((40, 40)))[0]
+    scores = scores_of(
+        name,
+        x,
+        rng.standard_normal((40, 6)),
+        contiguous(40, 4),
+        ALPHAS,
+        scoring="correlation",
+        fit_intercept=False,
+    )
+    np.testing.assert_array_equal(scores, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "scoring"), [case for case in SCORED if case[1] != "mse"]
 )
