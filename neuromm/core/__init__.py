@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuromm.core.matrices import feature_matrix, pair_samples, response_matrix
     from neuromm.core.provenance import Provenance
     from neuromm.core.sample import Sample, Study
+    from neuromm.core.site_map import SiteMap
     from neuromm.core.target_space import TargetSpace
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Provenance",
     "ResourceLimitError",
     "Sample",
+    "SiteMap",
     "Study",
     "TargetSpace",
     "UsageError",
@@ -41,6 +43,7 @@ _HOMES = {
     "EncodingResult": "encoding_result",
     "Provenance": "provenance",
     "Sample": "sample",
+    "SiteMap": "site_map",
     "Study": "sample",
     "TargetSpace": "target_space",
     "feature_matrix": "matrices",

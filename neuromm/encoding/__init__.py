@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neuromm.encoding.banded_ridge import BandedRidgeCV
     from neuromm.encoding.ceilings import noise_ceiling
     from neuromm.encoding.nested_encoding import encode
     from neuromm.encoding.nifti_targets import NiftiTargets
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from neuromm.encoding.planning import Plan, plan
     from neuromm.encoding.ridge_cv import RidgeCV
     from neuromm.encoding.scores import correlation_score, r2_score
+    from neuromm.encoding.sites import integration_sites
     from neuromm.encoding.splitters import BlockedKFold, RunKFold
     from neuromm.encoding.stacking import Stacking, stack
     from neuromm.prepare.delay import delay
 
 __all__ = [
+    "BandedRidgeCV",
     "BlockedKFold",
     "NiftiTargets",
     "PermutationResult",
@@ -36,6 +39,7 @@ __all__ = [
     "correlation_score",
     "delay",
     "encode",
+    "integration_sites",
     "noise_ceiling",
     "partition_models",
     "permutation_test",
@@ -49,6 +53,7 @@ __all__ = [
 
 # No module here is named like what it exports: importing it would replace the function.
 _HOMES = {
+    "BandedRidgeCV": "neuromm.encoding.banded_ridge",
     "BlockedKFold": "neuromm.encoding.splitters",
     "NiftiTargets": "neuromm.encoding.nifti_targets",
     "PermutationResult": "neuromm.encoding.permutation",
@@ -59,6 +64,7 @@ _HOMES = {
     "correlation_score": "neuromm.encoding.scores",
     "delay": "neuromm.prepare.delay",
     "encode": "neuromm.encoding.nested_encoding",
+    "integration_sites": "neuromm.encoding.sites",
     "noise_ceiling": "neuromm.encoding.ceilings",
     "partition_models": "neuromm.encoding.partition",
     "permutation_test": "neuromm.encoding.permutation",

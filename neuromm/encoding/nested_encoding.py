@@ -27,6 +27,7 @@ from neuromm.encoding.default_folds import (
     outer_folds,
     run_labels,
 )
+from neuromm.encoding.feature_scaling import training_scaler
 from neuromm.encoding.memory import parse_memory
 from neuromm.encoding.permutation import check_blocks, permutation_test
 from neuromm.encoding.ridge_fit import RidgeFit, edge_shares, fit_ridge
@@ -272,7 +273,7 @@ def _add_fold(
 def _fit(
     x: Array, train: NDArray[np.intp], job: _Job
 ) -> tuple[RidgeFit, Callable[[Array], Array]]:
-    scale = _scaler(x[train], job.y.dtype, job.standardize)
+    scale = training_scaler(x[train], job.y.dtype, standardize=job.standardize)
     fitted = fit_ridge(
         on_device(scale(x[train]), job.backend, job.device),
         job.y[train],
@@ -282,27 +283,6 @@ def _fit(
         memory_limit=job.memory_limit,
     )
     return fitted, scale
-
-
-def _scaler(
-    train: Array, dtype: np.dtype[Any], standardize: bool
-) -> Callable[[Array], Array]:
-    """Return a function that scales features by the statistics of training samples.
-
-    A column that is constant there becomes 0, which to a ridge is as if it were absent.
-    """
-    mean = train.mean(axis=0, dtype=np.float64)
-    spread = train.std(axis=0, dtype=np.float64)
-    noise = 10 * np.finfo(train.dtype).eps * np.abs(train).max(axis=0)
-    varies = spread > noise
-    factor = np.zeros(len(spread))
-    factor[varies] = 1 / spread[varies] if standardize else 1.0
-
-    def scale(x: Array) -> Array:
-        scaled: Array = ((x - mean) * factor).astype(dtype, copy=False)
-        return scaled
-
-    return scale
 
 
 def _scores(tally: _Tally, job: _Job) -> xr.Dataset:

@@ -5,15 +5,19 @@ from typing import Any
 __all__ = [
     "BidsTruth",
     "EncodingDataset",
+    "IntegrationDataset",
     "make_bids_dataset",
     "make_encoding_dataset",
+    "make_integration_dataset",
 ]
 
 _HOMES = {
     "BidsTruth": "bids_dataset",
     "EncodingDataset": "encoding_dataset",
+    "IntegrationDataset": "integration_dataset",
     "make_bids_dataset": "bids_dataset",
     "make_encoding_dataset": "encoding_dataset",
+    "make_integration_dataset": "integration_dataset",
 }
 
 

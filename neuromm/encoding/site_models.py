@@ -1,0 +1,138 @@
+"""Held-out predictions of the models that a site of integration is judged by.
+
+Each unimodal space, the multimodal one, and two linear combinations of the unimodal
+ones: their concatenation under one penalty, and under one penalty a space (banded
+ridge). A space may have several candidates (networks, layers): for each target the one
+with the best inner score is taken, within the training samples of each outer fold.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from neuromm.encoding.banded_fit import fit_banded, gamma_candidates
+from neuromm.encoding.default_folds import inner_splits
+from neuromm.encoding.feature_scaling import training_scaler
+from neuromm.encoding.ridge_fit import fit_ridge
+from neuromm.encoding.splitters import Split
+
+__all__ = ["SiteModels", "held_out_predictions"]
+
+Array = NDArray[np.floating]
+
+# Weights of spaces that the banded control tries: equal ones, each space alone, and
+# draws between them.
+_N_GAMMAS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteModels:
+    """What is fitted.
+
+    Attributes
+    ----------
+    spaces : dict of str to dict of str to array of shape (n_samples, n_features)
+        Candidates of each space.
+    unimodal : tuple of str
+    multimodal : str
+    """
+
+    spaces: Mapping[str, Mapping[str, Array]]
+    unimodal: tuple[str, ...]
+    multimodal: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Models in the order of their predictions: the multimodal one first."""
+        return (self.multimodal, *self.unimodal, "concatenation", "banded")
+
+
+def held_out_predictions(
+    models: SiteModels,
+    responses: xr.DataArray,
+    folds: Sequence[Split],
+    *,
+    alphas: NDArray[np.float64],
+    inner_cv: Any,
+    memory_limit: int | None,
+    rng: np.random.Generator,
+    tick: Callable[[], None],
+) -> Array:
+    """Predict every sample from models that were trained without it.
+
+    Returns
+    -------
+    predictions : array of shape (n_models, n_samples, n_targets)
+        In the order of ``models.names``; nan for samples of no fold.
+    """
+    y = responses.to_numpy()
+    names = models.names
+    predictions = np.full((len(names), *y.shape), np.nan, dtype=y.dtype)
+    gammas = _gammas(len(models.unimodal), rng)
+    for train, test in folds:
+        inner = inner_splits(responses, train, inner_cv)
+        for number, name in enumerate(names):
+            if name in models.spaces:
+                candidates = list(models.spaces[name].values())
+                predictions[number, test] = _best_of(
+                    candidates, y, train, test, inner, alphas, memory_limit
+                )
+                tick()
+        x, spaces = _side_by_side(models, train, y.dtype)
+        plain = fit_ridge(x[train], y[train], inner, alphas, memory_limit=memory_limit)
+        predictions[-2, test] = plain.predict(x[test])
+        tick()
+        banded = fit_banded(
+            x[train], y[train], spaces, inner, alphas, gammas, memory_limit=memory_limit
+        )
+        predictions[-1, test] = x[test] @ banded.coef + banded.intercept
+        tick()
+    return predictions
+
+
+def _best_of(
+    candidates: Sequence[Array],
+    y: Array,
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    inner: Sequence[Split],
+    alphas: NDArray[np.float64],
+    memory_limit: int | None,
+) -> Array:
+    """Held-out predictions of the candidate with the best inner score, per target."""
+    best = np.full(y.shape[1], -np.inf)
+    predictions = np.full((len(test), y.shape[1]), np.nan, dtype=y.dtype)
+    for x in candidates:
+        scale = training_scaler(x[train], y.dtype)
+        fit = fit_ridge(
+            scale(x[train]), y[train], inner, alphas, memory_limit=memory_limit
+        )
+        better = fit.cv_scores > best
+        best[better] = fit.cv_scores[better]
+        predictions[:, better] = fit.predict(scale(x[test]))[:, better]
+    return predictions
+
+
+def _side_by_side(
+    models: SiteModels, train: NDArray[np.intp], dtype: np.dtype[Any]
+) -> tuple[Array, list[slice]]:
+    """All candidates of the unimodal spaces, scaled, and the columns of each space."""
+    parts, spaces, start = [], [], 0
+    for name in models.unimodal:
+        scaled = [
+            training_scaler(x[train], dtype)(x) for x in models.spaces[name].values()
+        ]
+        parts += scaled
+        width = sum(one.shape[1] for one in scaled)
+        spaces.append(slice(start, start + width))
+        start += width
+    return np.concatenate(parts, axis=1), spaces
+
+
+def _gammas(n_spaces: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    drawn = gamma_candidates(_N_GAMMAS, n_spaces, (0.1, 1.0), int(rng.integers(2**31)))
+    return np.concatenate([drawn[:1], np.eye(n_spaces), drawn[1:]])

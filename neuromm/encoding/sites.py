@@ -1,0 +1,446 @@
+r"""Sites of multimodal integration: where joint features beat everything simpler.
+
+A target is a site if features of a multimodal network predict it better than features
+of each single modality, better than the best linear combination of these, and better
+than chance. The claim is a conjunction: it is as strong as its weakest comparison, so
+its p is the largest of theirs.
+
+All models are compared on the same held-out events, and uncertainty comes from
+resampling blocks of events, the same for every model. Time bins are never resampled:
+overlapping ones repeat each other.
+
+References
+----------
+Subramaniam et al. (2024) Revealing vision-language integration in the brain with
+multimodal networks. ICML (the question, and comparisons with unimodal networks).
+Berger & Hsu (1996) Bioequivalence trials, intersection-union tests and equivalence
+confidence sets. Stat. Sci. 11:283-319 (the conjunction).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from neuromm.core import (
+    SiteMap,
+    TargetSpace,
+    UsageError,
+    pair_samples,
+    response_matrix,
+)
+from neuromm.encoding.default_folds import default_block, outer_folds, run_labels
+from neuromm.encoding.memory import parse_memory
+from neuromm.encoding.site_evidence import Evidence, OverTime, site_evidence
+from neuromm.encoding.site_models import SiteModels, held_out_predictions
+from neuromm.encoding.splitters import run_rows
+from neuromm.kernels.block_bootstrap import (
+    block_counts,
+    correlation_length,
+)
+
+__all__ = ["integration_sites"]
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which targets are the time bins of each site, (n_sites, n_times)."""
+
+    columns: NDArray[np.intp]
+    coords: pd.DataFrame
+
+
+def integration_sites(
+    features: Mapping[str, Any],
+    responses: ArrayLike | xr.DataArray,
+    *,
+    unimodal: Sequence[str] = ("vision", "language"),
+    multimodal: str = "joint",
+    groups: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    n_resamples: int = 1000,
+    block: int | None = None,
+    q: float = 0.05,
+    rng: int | np.random.Generator | None = None,
+    alphas: ArrayLike | None = None,
+    cv: Any = None,
+    inner_cv: Any = None,
+    over_time: OverTime = "mean",
+    correction: Literal["bh", "by"] = "bh",
+    confidence: float = 0.95,
+    targets: TargetSpace | None = None,
+    memory_limit: int | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SiteMap:
+    """Map the targets that joint features predict better than everything simpler.
+
+    Parameters
+    ----------
+    features : mapping of str to array or DataArray of shape (n_events, n_features)
+        Feature spaces, the unimodal ones and the multimodal one among them. A space may
+        itself be a mapping of candidates (networks, layers): each target takes the one
+        with the best inner score.
+    responses : array or DataArray of shape (n_events, n_targets), or 3-D
+        An array may have bins of sites, (n_events, n_sites, n_times).
+        DataArrays of `response_matrix` are paired with the features by label. Targets
+        with a ``time`` coordinate are bins of one site where all others agree.
+    unimodal : sequence of str
+        Spaces that are combined linearly.
+    multimodal : str
+    groups : array of shape (n_events,), optional
+        Run (film, session) of each event, for arrays; one run if not given. Runs are
+        held out as wholes, and blocks do not leave them.
+    times : array of shape (n_times,), optional
+        Of the last axis of an array, in s.
+    n_resamples : int
+    block : int, optional
+        Events a block has. By default twice the lag at which responses no longer
+        correlate with themselves; at least 10 events and 10 s, at most a quarter of the
+        typical run.
+    q : float
+        Level of the false discovery rate over sites.
+    rng : int or numpy.random.Generator, optional
+        Of the resamples and the candidates of the banded control. None draws a seed,
+        which is kept in ``attrs``.
+    alphas : array of shape (n_alphas,), optional
+        As for `encode`.
+    cv, inner_cv : optional
+        As for `encode`.
+    over_time : {"mean", "max", "cluster"}
+        What is tested of the bins of a site: the mean of the differences, their
+        largest, or the largest run of bins above its neighbours. The last two are held
+        against their distribution over resamples, so that searching costs.
+    correction : {"bh", "by"}
+        Benjamini-Hochberg, or Benjamini-Yekutieli for any dependence between sites.
+    confidence : float
+        Of the interval of the gain.
+    targets : TargetSpace, optional
+        Handed on to the result.
+    memory_limit : int, str or None
+        For each ridge fit, as for `RidgeCV`.
+    progress : callable, optional
+        Called with the number of finished and of all fits.
+
+    Returns
+    -------
+    sites : SiteMap
+        ``score`` is the Pearson correlation of held-out predictions with the responses,
+        pooled over folds and averaged over the bins of a site.
+
+    Raises
+    ------
+    neuromm.core.UsageError
+        If a space is missing or an argument is out of range.
+
+    Notes
+    -----
+    Let z be Fisher's transform of a score. A comparison with competitor c has
+    p = 1 - Phi((z_joint - z_c) / s), with s the standard deviation of the difference
+    over block resamples. Competitors are each unimodal space, the concatenation of all
+    unimodal features, and a banded ridge over them; chance is a competitor with z = 0
+    whose s is widened by sqrt(2) (docs/decisions/0007). The interval of ``gain`` is
+    the percentile interval of the difference from the best competitor.
+    """
+    _check(features, unimodal, multimodal, n_resamples, q, confidence, over_time)
+    labelled, layout = _labelled(responses, groups, times)
+    seed = _seed(rng)
+    generator = np.random.default_rng(seed)
+    models = SiteModels(
+        spaces=_spaces(features, (*unimodal, multimodal), labelled),
+        unimodal=tuple(unimodal),
+        multimodal=multimodal,
+    )
+    folds, description = outer_folds(labelled, cv)
+    n_fits = len(folds) * len(models.names)
+    grid = _alphas(alphas, len(labelled))
+    valid = _valid(labelled.to_numpy())
+    cleaned = labelled.copy(data=np.where(valid, labelled.to_numpy(), 0.0))
+    predictions = held_out_predictions(
+        models,
+        cleaned,
+        folds,
+        alphas=grid,
+        inner_cv=inner_cv,
+        memory_limit=parse_memory(memory_limit),
+        rng=generator,
+        tick=_ticker(progress, n_fits),
+    )
+    held = np.sort(np.concatenate([test for _, test in folds]))
+    rows = run_rows(run_labels(labelled)[held])
+    y = cleaned.to_numpy()[held]
+    length = block or _block(labelled, y, rows)
+    counts = block_counts(rows, len(held), length, n_resamples, generator)
+    evidence = site_evidence(
+        y, predictions[:, held], counts, layout.columns, over_time, confidence
+    )
+    return _site_map(
+        evidence,
+        models,
+        layout,
+        np.asarray(valid[layout.columns].all(axis=1)),
+        level=q,
+        correction=correction,
+        targets=targets,
+        attrs={
+            "cv": description,
+            "block": int(length),
+            "n_resamples": int(n_resamples),
+            "n_events": len(held),
+            "q": q,
+            "correction": correction,
+            "over_time": over_time,
+            "confidence": confidence,
+            "seed": seed,
+            "alphas": [float(alpha) for alpha in grid],
+        },
+    )
+
+
+def _check(
+    features: Mapping[str, Any],
+    unimodal: Sequence[str],
+    multimodal: str,
+    n_resamples: int,
+    q: float,
+    confidence: float,
+    over_time: str,
+) -> None:
+    if isinstance(unimodal, str) or len(unimodal) < 2 or multimodal in unimodal:
+        raise UsageError(
+            "unimodal must name two or more spaces, and multimodal another one, got "
+            f"{unimodal!r} and {multimodal!r}"
+        )
+    missing = [name for name in (*unimodal, multimodal) if name not in features]
+    if missing:
+        raise UsageError(
+            f"features has no space {', '.join(missing)} (it has: "
+            f"{', '.join(features)}). The multimodal space holds the features of a "
+            "network that was trained on both modalities, not their concatenation."
+        )
+    reserved = {"concatenation", "banded", "linear", "chance"} & {*unimodal, multimodal}
+    if reserved:
+        raise UsageError(f"a space cannot be called {', '.join(reserved)}")
+    if n_resamples < 100:
+        raise UsageError(f"n_resamples must be 100 or more, got {n_resamples}")
+    if not 0 < q < 1 or not 0 < confidence < 1:
+        raise UsageError("q and confidence must lie between 0 and 1")
+    if over_time not in ("mean", "max", "cluster"):
+        raise UsageError(
+            f"over_time must be 'mean', 'max' or 'cluster', got {over_time!r}"
+        )
+
+
+def _labelled(
+    responses: ArrayLike | xr.DataArray,
+    groups: ArrayLike | None,
+    times: ArrayLike | None,
+) -> tuple[xr.DataArray, _Layout]:
+    """Responses with labels of events, and the layout of sites and bins."""
+    if isinstance(responses, xr.DataArray):
+        if groups is not None or times is not None:
+            raise UsageError(
+                "groups and times are coordinates of a DataArray (run, time); give "
+                "them only with an array"
+            )
+        labelled = responses.transpose("sample", "target")
+        return labelled.astype(_precision(labelled.dtype)), _layout(labelled)
+    values = np.asarray(responses)
+    values = values.astype(_precision(values.dtype), copy=False)
+    if values.ndim not in (2, 3) or (times is not None and values.ndim == 2):
+        raise UsageError(
+            "responses must have shape (n_events, n_targets), or (n_events, n_sites, "
+            f"n_times) with times, got {values.shape}"
+        )
+    n_events, n_sites = values.shape[:2]
+    sites = pd.DataFrame({"target": [f"target{i:04d}" for i in range(n_sites)]})
+    if values.ndim == 3:
+        n_times = values.shape[2]
+        bins = np.arange(n_times) if times is None else np.asarray(times, dtype=float)
+        if len(bins) != n_times:
+            raise UsageError(f"times has {len(bins)} values for {n_times} bins")
+        sites = sites.rename(columns={"target": "site"})
+        sites = sites.loc[np.repeat(np.arange(n_sites), n_times)].reset_index(drop=True)
+        sites["time"] = np.tile(bins, n_sites)
+        sites["target"] = [
+            f"{one}@{at:g}"
+            for one, at in zip(sites["site"], sites["time"], strict=True)
+        ]
+    labels = np.zeros(n_events, dtype=int) if groups is None else np.asarray(groups)
+    labelled = response_matrix(
+        values.reshape(n_events, -1),
+        onset=_onsets(labels),
+        run=[str(label) for label in labels],
+        targets=sites,
+    )
+    return labelled, _layout(labelled)
+
+
+def _layout(labelled: xr.DataArray) -> _Layout:
+    coords = pd.DataFrame(
+        {
+            str(name): coord.to_numpy()
+            for name, coord in labelled.coords.items()
+            if coord.dims == ("target",)
+        }
+    )
+    n_targets = labelled.sizes["target"]
+    if "time" not in coords or coords["time"].isna().all():
+        columns = np.arange(n_targets)[:, None]
+        return _Layout(columns, coords.rename(columns={"target": "site"}))
+    keys = coords.drop(columns=["target", "time"])
+    if keys.empty or not len(keys.columns):
+        keys = pd.DataFrame({"site": np.zeros(n_targets, dtype=int)})
+    codes = keys.astype(str).agg("|".join, axis=1)
+    order = pd.factorize(codes)[0]
+    groups = [np.flatnonzero(order == number) for number in range(order.max() + 1)]
+    if len({len(group) for group in groups}) != 1:
+        raise UsageError("every site must have the same time bins")
+    columns = np.stack(
+        [group[np.argsort(coords["time"].to_numpy()[group])] for group in groups]
+    )
+    first = keys.iloc[columns[:, 0]].reset_index(drop=True)
+    if "site" not in first:
+        name = first.columns[0] if len(first.columns) == 1 else None
+        first["site"] = first[name] if name else codes.iloc[columns[:, 0]].to_numpy()
+    return _Layout(columns, first)
+
+
+def _site_map(
+    evidence: Evidence,
+    models: SiteModels,
+    layout: _Layout,
+    valid: NDArray[np.bool_],
+    *,
+    level: float,
+    correction: str,
+    targets: TargetSpace | None,
+    attrs: Mapping[str, Any],
+) -> SiteMap:
+    from scipy.stats import false_discovery_control
+
+    names = list(models.names)
+    score = np.concatenate([evidence.score, evidence.score[-2:].max(axis=0)[None]])
+    p = np.where(valid, evidence.p.max(axis=0), np.nan)
+    adjusted = np.full(len(p), np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        adjusted[tested] = false_discovery_control(p[tested], method=correction)
+    gain = np.where(valid, evidence.gain, np.nan)
+    with np.errstate(invalid="ignore"):
+        is_site = (adjusted <= level) & (gain > 0)
+    competitor = np.array(names, dtype=object)[evidence.best]
+    data = xr.Dataset(
+        {
+            "score": (("model", "site"), np.where(valid, score, np.nan)),
+            "p_comparison": (
+                ("comparison", "site"),
+                np.where(valid, evidence.p, np.nan),
+            ),
+            "gain": ("site", gain),
+            "ci_low": ("site", np.where(valid, evidence.interval[0], np.nan)),
+            "ci_high": ("site", np.where(valid, evidence.interval[1], np.nan)),
+            "competitor": ("site", np.where(valid, competitor, "")),
+            "p": ("site", p),
+            "q": ("site", adjusted),
+            "is_site": ("site", is_site),
+        },
+        coords={
+            "model": [*names, "linear"],
+            "comparison": [*names[1:], "chance"],
+            **{
+                str(name): ("site", layout.coords[name].to_numpy())
+                for name in layout.coords
+            },
+        },
+    )
+    order = [*models.unimodal, models.multimodal, "linear", "concatenation", "banded"]
+    return SiteMap(evidence=data.sel(model=order), targets=targets, attrs=dict(attrs))
+
+
+def _spaces(
+    features: Mapping[str, Any], names: Sequence[str], labelled: xr.DataArray
+) -> dict[str, dict[str, Array]]:
+    spaces = {}
+    for name in names:
+        space = features[name]
+        candidates = space if isinstance(space, Mapping) else {name: space}
+        spaces[name] = {
+            str(key): _matrix(f"{name}/{key}", one, labelled)
+            for key, one in candidates.items()
+        }
+    return spaces
+
+
+def _matrix(name: str, values: Any, labelled: xr.DataArray) -> Array:
+    if isinstance(values, xr.DataArray):
+        paired, _ = pair_samples(values.transpose("sample", "feature"), labelled)
+        values = paired.to_numpy()
+    x = np.asarray(values)
+    x = x.astype(_precision(x.dtype), copy=False)
+    if x.ndim != 2 or len(x) != labelled.sizes["sample"]:
+        raise UsageError(
+            f"the features {name!r} must have one row an event, "
+            f"({labelled.sizes['sample']}, n_features), got shape {x.shape}"
+        )
+    if not np.isfinite(x).all():
+        raise UsageError(f"the features {name!r} hold missing or infinite values")
+    return x
+
+
+def _block(labelled: xr.DataArray, y: Array, rows: Sequence[NDArray[np.intp]]) -> int:
+    """Twice the correlation length, within what `default_block` allows."""
+    quarter = int(np.median([len(one) for one in rows]) // 4)
+    wanted = max(default_block(labelled), 2 * correlation_length(y, rows))
+    return max(1, min(wanted, max(quarter, 1)))
+
+
+def _alphas(alphas: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
+    if alphas is None:
+        return np.asarray(np.geomspace(1e-4, 1e5, 19) * n_samples)
+    return np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+
+
+def _valid(y: Array) -> NDArray[np.bool_]:
+    finite = np.isfinite(y).all(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(finite & (y.max(axis=0) != y.min(axis=0)))
+
+
+def _precision(dtype: Any) -> Any:
+    return dtype if dtype in (np.float32, np.float64) else np.float64
+
+
+def _onsets(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Place of each event in its run: one event a second."""
+    onset = np.zeros(len(labels))
+    for rows in run_rows(labels):
+        onset[rows] = np.arange(len(rows))
+    return onset
+
+
+def _seed(rng: int | np.random.Generator | None) -> int:
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**63))
+    if rng is None:
+        return int(np.random.default_rng().integers(2**63))
+    return int(rng)
+
+
+def _ticker(
+    progress: Callable[[int, int], None] | None, total: int
+) -> Callable[[], None]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    return tick
