@@ -129,8 +129,10 @@ class CholeskyRidge:
         solve, mean = self._solver(self._final, batch.y)
         weights = np.empty((self._x.shape[1], batch.y.shape[1]))
         for number in np.unique(choice):
+            # All targets each time: products of another width round differently, and
+            # the choice of one target would touch the last digit of others.
             chosen = choice == number
-            weights[:, chosen] = solve(self.alphas[number], chosen)
+            weights[:, chosen] = solve(self.alphas[number])[:, chosen]
         return weights, mean - self._final.mean @ weights
 
     def _mean(self, rows: Array) -> Array:
@@ -146,17 +148,19 @@ class CholeskyRidge:
         x = x - mean
         return _Rows(x, mean, x.T @ x if self._form == "primal" else x @ x.T)
 
-    def _solver(self, fitted: _Rows, y: Array) -> tuple[Callable[..., Array], Array]:
+    def _solver(
+        self, fitted: _Rows, y: Array
+    ) -> tuple[Callable[[float], Array], Array]:
         """Weights as a function of the penalty, and the mean of the targets."""
         mean = self._mean(y)
         y = y - mean
         right = fitted.x.T @ y if self._form == "primal" else y
 
-        def solve(alpha: float, columns: NDArray[np.bool_] | slice = np.s_[:]) -> Array:
+        def solve(alpha: float) -> Array:
             matrix = fitted.matrix.copy()
             matrix.flat[:: len(matrix) + 1] += alpha
             factor = cho_factor(matrix, lower=True, overwrite_a=True)
-            solved: Array = cho_solve(factor, right[:, columns])
+            solved: Array = cho_solve(factor, right)
             return solved if self._form == "primal" else fitted.x.T @ solved
 
         return solve, mean
