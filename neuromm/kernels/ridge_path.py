@@ -26,14 +26,17 @@ of the tables in units of 1 / (1 + a), so that float32 does not run out of expon
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 
 from neuromm.kernels.arrays import (
     Array,
     as_like,
     empty,
+    is_numpy,
     itemsize,
     namespace,
     runs_kernels,
@@ -48,7 +51,10 @@ _TAU = {4: 4e-3, 8: 1e-5}
 # Rows of N that are formed at once.
 _ROWS = 128
 
-# Up to this many diagonals beside the main one, E is applied diagonal by diagonal.
+# A sparse E pays while it reaches over less than this share of the rank.
+_SPARSE_SHARE = 16
+
+# Elsewhere than beside NumPy, E is applied diagonal by diagonal up to this many.
 _MAX_DIAGONALS = 3
 
 
@@ -103,14 +109,15 @@ class DividedDifferences:
     far : array of shape (rank, rank)
         N.
     diagonals : tuple of arrays
-        E as its diagonals 0, 1, …; of shape (rank - offset,).
+        E as its diagonals 0, 1, …; of shape (rank - offset,). Empty if there is
+        ``near``.
     near : array of shape (rank, rank) or None
-        E itself, where it has too many diagonals.
+        E itself: sparse (SciPy's, beside NumPy) or dense.
     """
 
     far: Array
     diagonals: tuple[Array, ...]
-    near: Array | None
+    near: Any
 
     def far_product(self, z: Array) -> Array:
         """Return w = N z."""
@@ -145,7 +152,10 @@ def divided_differences(
     rank = len(eigenvalues)
     reach = _reach(eigenvalues, tau)
     far = empty((rank, rank), like)
-    near = empty((rank, rank), like) if reach > _MAX_DIAGONALS else None
+    near, sparse = None, []
+    is_sparse = is_numpy(like) and reach * _SPARSE_SHARE < rank
+    if not is_sparse and reach > _MAX_DIAGONALS:
+        near = empty((rank, rank), like)
     for start in range(0, rank, _ROWS):
         rows = slice(start, start + _ROWS)
         gap = values[None, :] - values[rows, None]
@@ -153,8 +163,13 @@ def divided_differences(
         zeros = xp.zeros_like(gap)
         quotient = square[rows] / xp.where(close, 1 + zeros, gap)
         far[rows] = xp.astype(xp.where(close, zeros, quotient), like.dtype)
-        if near is not None:
+        if is_sparse:
+            part = np.where(close, square[rows], zeros).astype(like.dtype)
+            sparse.append(csr_array(part))
+        elif near is not None:
             near[rows] = xp.astype(xp.where(close, square[rows], zeros), like.dtype)
+    if sparse:
+        near = vstack(sparse, format="csr")
     if near is not None:
         return DividedDifferences(far, (), near)
     return DividedDifferences(
