@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from neuromm.core import UsageError
-from neuromm.encoding.memory import target_batch
+from neuromm.core import ResourceLimitError, UsageError
 from neuromm.encoding.ridge_batches import Fitted, in_halves
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_shape
 from neuromm.encoding.splitters import Split
 from neuromm.encoding.target_reading import TargetReader
-from neuromm.kernels import RidgeMemory, RidgeShape, Solver, row_parts
+from neuromm.kernels import Solver, row_parts
 from neuromm.kernels.arrays import (
     Array,
     as_like,
@@ -37,8 +36,8 @@ from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["BandedFit", "fit_banded", "gamma_candidates"]
 
-# Batches of so many targets for each row of a decomposition make it a tenth of the
-# work, unless they take more than this.
+# Without a limit, batches have so many targets for each row of a decomposition that it
+# is a fifth of the work at most, unless they take more bytes than this.
 _TARGETS_PER_ROW = 16
 _BATCH_BYTES = 2 * 10**9
 
@@ -139,32 +138,10 @@ def fit_banded(
         fit_intercept=fit_intercept,
         n_targets=n_targets,
     )
-    shape = ridge_shape(settings)
-    solvers = [solver] if solver else banded_solvers(shape, len(gammas))
-    memories = [
-        banded_memory(shape, one, len(spaces), copies_features=is_copy)
-        for one in solvers
-    ]
-    place, width = _planned(x, shape, solvers, memories, memory_limit)
-    solver = solvers[place]
+    solver, width = _planned(settings, gammas, solver, memory_limit, is_copy=is_copy)
     width = min(max(width // targets.chunk * targets.chunk, targets.chunk), n_targets)
-    features = banded_features(
-        solver.form,
-        x,
-        row_parts(splits, x.shape[0]),
-        spaces,
-        fit_intercept=fit_intercept,
-        centre_held_out=scoring == "correlation",
-    )
-    fit = _BatchFit(
-        BandedSearch(
-            features,
-            gammas,
-            alphas,
-            method="direct" if solver.method == "direct" else "divided-difference",
-            scoring=scoring,
-        )
-    )
+    search = _search(settings, spaces, gammas, solver)
+    fit = _BatchFit(search)
     on_host = is_numpy(x) or not is_device_array(y)
     results: dict[str, Array] = {}
     slices = [
@@ -173,7 +150,7 @@ def fit_banded(
     ]
     for columns, part in targets.batches(slices):
         _store(results, columns, in_halves(fit, part), n_targets, on_host=on_host)
-    mean = namespace(x).astype(features.mean, x.dtype)
+    mean = namespace(x).astype(search.features.mean, x.dtype)
     return BandedFit(
         x_mean=host_array(mean) if on_host else mean,
         progress=fit.progress,
@@ -255,35 +232,68 @@ def _checked_gammas(n_iter: ArrayLike, n_spaces: int) -> NDArray[np.float64]:
     return gammas
 
 
+def _search(
+    settings: RidgeSettings,
+    spaces: Sequence[slice],
+    gammas: NDArray[np.float64],
+    solver: Solver,
+) -> BandedSearch:
+    x = settings.x
+    features = banded_features(
+        solver.form,
+        x,
+        row_parts(settings.splits, x.shape[0]),
+        spaces,
+        fit_intercept=settings.fit_intercept,
+        centre_held_out=settings.scoring == "correlation",
+    )
+    return BandedSearch(
+        features,
+        gammas,
+        settings.alphas,
+        method="direct" if solver.method == "direct" else "divided-difference",
+        scoring=settings.scoring,
+    )
+
+
 def _planned(
-    x: Array,
-    shape: RidgeShape,
-    solvers: Sequence[Solver],
-    memories: Sequence[RidgeMemory],
+    settings: RidgeSettings,
+    gammas: NDArray[np.float64],
+    asked: Solver | None,
     memory_limit: int | None,
-) -> tuple[int, int]:
-    """Place of the first solver that fits in memory, and targets of a batch."""
-    if memory_limit is None and (free := free_memory(x)) is not None:
+    *,
+    is_copy: bool,
+) -> tuple[Solver, int]:
+    """First of the cheapest solvers that fits in memory, and targets of a batch."""
+    shape = ridge_shape(settings)
+    solvers = [asked] if asked else banded_solvers(shape, len(gammas))
+    n_spaces = gammas.shape[1]
+    memories = [
+        banded_memory(shape, one, n_spaces, copies_features=is_copy) for one in solvers
+    ]
+    if memory_limit is None and (free := free_memory(settings.x)) is not None:
         memory_limit = int(_GPU_SHARE * free)
-    place = 0
-    if memory_limit is not None:
-        peaks = [memory.peak(1) for memory in memories]
-        fits = [peak <= memory_limit for peak in peaks]
-        # The error then names what the smallest of them needs.
-        place = fits.index(True) if any(fits) else int(np.argmin(peaks))
-    is_primal = solvers[place].form == "primal"
-    order = shape.n_features if is_primal else shape.n_samples
-    return place, _width(memories[place], shape.n_targets, order, memory_limit)
+    if memory_limit is None:
+        is_primal = solvers[0].form == "primal"
+        order = shape.n_features if is_primal else shape.n_samples
+        widest = memories[0].widest(memories[0].peak(1) + _BATCH_BYTES)
+        widest = max(min(_TARGETS_PER_ROW * order, widest), 1)
+        return solvers[0], _equal_width(shape.n_targets, widest)
+    for solver, memory in zip(solvers, memories, strict=True):
+        if widest := memory.widest(memory_limit):
+            return solver, _equal_width(shape.n_targets, widest)
+    needed = min(memory.peak(1) for memory in memories)
+    raise ResourceLimitError(
+        f"memory_limit is {memory_limit / 1e6:.0f} MB, and this fit needs at least "
+        f"{needed / 1e6:.0f} MB above its inputs. Raise the limit, or fit fewer "
+        "targets or features at a time."
+    )
 
 
-def _width(
-    memory: RidgeMemory, n_targets: int, order: int, memory_limit: int | None
-) -> int:
-    if memory_limit is not None:
-        return target_batch(memory, n_targets, memory_limit)
-    widest = min(_TARGETS_PER_ROW * order, _BATCH_BYTES // memory.per_target)
-    widest = max(widest, target_batch(memory, n_targets, None))
-    n_batches = -(-n_targets // widest)
+def _equal_width(n_targets: int, widest: int) -> int:
+    """Width of as few batches as there can be, of equal width."""
+    n_targets = max(n_targets, 1)
+    n_batches = -(-n_targets // min(widest, n_targets))
     return -(-n_targets // n_batches)
 
 

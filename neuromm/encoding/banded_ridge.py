@@ -25,7 +25,7 @@ from neuromm.encoding.estimator_checks import (
     warn_of_edges,
     warn_of_masked,
 )
-from neuromm.encoding.feature_spaces import SpaceLayout, stacked_spaces
+from neuromm.encoding.feature_spaces import SpaceLayout, holds_spaces, stacked_spaces
 from neuromm.encoding.memory import parse_memory
 from neuromm.encoding.partition import product_measure
 from neuromm.encoding.scores import r2_score
@@ -209,7 +209,7 @@ array of shape (n_samples, n_features)
             scoring=self.scoring,
             fit_intercept=self.fit_intercept,
             memory_limit=parse_memory(self.memory_limit),
-            is_copy=isinstance(X, Mapping) or layout.order is not None,
+            is_copy=holds_spaces(X) or layout.order is not None,
         )
         self._keep(fitted, layout, one_dimensional=one_dimensional)
         warn_of_edges(host_array(fitted.best_alphas), alphas)
@@ -292,7 +292,7 @@ with ``split``, (n_spaces, n_samples, n_targets) or (n_spaces, n_samples)
     def _validated(self, X: Any, y: Any) -> tuple[Array, Any, SpaceLayout]:
         """Features in one matrix and responses, with as many rows."""
         layout = None
-        if isinstance(X, Mapping):
+        if holds_spaces(X):
             x, layout = stacked_spaces(X)
             self.n_features_in_ = layout.n_features
         elif is_device_array(X):
@@ -329,7 +329,7 @@ with ``split``, (n_spaces, n_samples, n_targets) or (n_spaces, n_samples)
     def _features(self, X: Any) -> Array:
         """Features of samples to predict, in the order and library of ``coef_``."""
         on_host = not is_device_array(self.coef_)
-        if isinstance(X, Mapping):
+        if holds_spaces(X):
             x, layout = stacked_spaces(self._layout.in_order(X))
             if layout.slices != self._layout.slices:
                 sizes = [one.stop - one.start for one in self._layout.slices]

@@ -12,7 +12,7 @@ from neuromm.core import UsageError
 from neuromm.encoding.estimator_checks import checked_matrix
 from neuromm.kernels.arrays import Array, as_like, is_device_array, namespace
 
-__all__ = ["SpaceLayout", "stacked_spaces"]
+__all__ = ["SpaceLayout", "holds_spaces", "stacked_spaces"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,12 @@ class SpaceLayout:
         return {name: given[name] for name in self.names}
 
 
+def holds_spaces(X: Any) -> bool:
+    """Tell whether features are a mapping of spaces rather than a matrix."""
+    # A sparse matrix of keys is a dictionary too.
+    return isinstance(X, Mapping) and not hasattr(X, "shape")
+
+
 def stacked_spaces(X: Mapping[Any, Any]) -> tuple[Array, SpaceLayout]:
     """Feature spaces side by side, in one precision.
 
@@ -155,7 +161,9 @@ def stacked_spaces(X: Mapping[Any, Any]) -> tuple[Array, SpaceLayout]:
         return stacked[0], layout
     xp = namespace(*stacked)
     dtype = xp.result_type(*stacked)
-    return xp.concat([xp.astype(one, dtype, copy=False) for one in stacked], 1), layout
+    return xp.concat(
+        [xp.astype(one, dtype, copy=False) for one in stacked], axis=1
+    ), layout
 
 
 def _matrix(name: str, value: Any) -> Array:

@@ -3,11 +3,12 @@
 Counts are leading terms, in the units of `neuromm.kernels.ridge_cost`.
 """
 
+from dataclasses import dataclass
+
 from neuromm.kernels.banded_modes import n_pieces
 from neuromm.kernels.ridge_cost import RidgeCost, RidgeShape, Solver
-from neuromm.kernels.ridge_memory import RidgeMemory
 
-__all__ = ["banded_memory", "banded_operations", "banded_solvers"]
+__all__ = ["BandedMemory", "banded_memory", "banded_operations", "banded_solvers"]
 
 _SOLVERS = tuple(
     Solver(form, method)
@@ -73,9 +74,30 @@ def banded_operations(
     )
 
 
+@dataclass(frozen=True)
+class BandedMemory:
+    """Bytes that a search allocates above its inputs, in the phases of its work.
+
+    Attributes
+    ----------
+    phases : mapping from name to (fixed, per target of a batch)
+    """
+
+    phases: dict[str, tuple[float, float]]
+
+    def peak(self, width: int) -> int:
+        """Bytes with batches of ``width`` targets."""
+        return int(max(fixed + width * each for fixed, each in self.phases.values()))
+
+    def widest(self, limit: int) -> int:
+        """Targets of a batch that keeps a limit; 0 if there is none."""
+        widths = [(limit - fixed) / each for fixed, each in self.phases.values()]
+        return max(int(min(widths)), 0)
+
+
 def banded_memory(
     shape: RidgeShape, solver: Solver, n_spaces: int, *, copies_features: bool = False
-) -> RidgeMemory:
+) -> BandedMemory:
     """Bytes that a search allocates above features and responses.
 
     Parameters
@@ -88,33 +110,44 @@ def banded_memory(
     """
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     m, r, n_folds = shape.n_test, shape.rank, shape.n_folds
-    results = (size * p + 8 * (4 + n_spaces) + 1) * shape.n_targets
     pieces = n_pieces(shape.n_parts, n_folds)
-    if solver.form == "primal":
-        order, full, held = float(p), float(p), min(m, p)
-        kept = 8.0 * pieces * p * p
-        kept += 8.0 * n * p if m < p else 0.0
-        loading = pieces * p
-    else:
-        order, full, held = shape.n_train, float(n), m
-        kept = 8.0 * (n_spaces + 1) * n * n
-        loading = 0
+    kept = (size * p + 8 * (4 + n_spaces) + 1.0) * shape.n_targets
     kept += size * n * p if copies_features else 0
-    # A matrix, a copy, its vectors and LAPACK's 2 r^2; and what a fold keeps of them.
-    fits = size * n_folds * (held * r + (r * r if m >= p else 0))
-    decomposing = 8.0 * 7 * max(order, full) ** 2 + size * r * r + fits
-    sides = n_folds * order + (n if m < order else n_folds * held) + full
+    if solver.form == "primal":
+        by_rows = m < p
+        order, full = float(p), float(p)
+        kept += 8.0 * pieces * p * p + (8.0 * n * p if by_rows else 0.0)
+        # Cross-products of the pieces, beside those of the sides.
+        crosses, back = pieces * p, 0
+    else:
+        by_rows = True
+        order, full = shape.n_train, float(n)
+        kept += 8.0 * (n_spaces + 1) * n * n
+        crosses, back = 0, n
+    held = m if by_rows else p
+    # What folds keep of a candidate.
+    fits = size * n_folds * (held * r + (0 if by_rows else r * r))
+    # A matrix and a copy, LAPACK's work of 3 r^2 or the vectors and two copies.
+    decomposing = 8.0 * 6 * max(order, full) ** 2
+    dividing = 8.0 * (r * r + 2 * m * r) + size * r * (r + order)
+    sides = n_folds * order + (n if by_rows else n_folds * p) + full
+    numbers = 8.0 * (2 * n_folds + 4 * shape.n_parts + 8)
+    searched = size * (sides + n_folds * r) + numbers
     # Chosen targets pass in blocks of 256.
-    blocks = 256 * (size * (3 * full + 4 * r) + 8 * p)
-    per_target = max(
-        size * (sides + 3 * n + loading),
-        size * (sides + n_folds * r + 5 * r) + 8 * shape.n_alphas * (n_folds + 5),
-        size * (sides + full + p) + 8 * p,
-    )
-    per_target += 8 * 4 * (n_folds + shape.n_parts)
-    return RidgeMemory(
-        building=int(kept + decomposing),
-        kept=int(kept + decomposing + blocks),
-        results=int(results),
-        per_target=int(per_target),
-    )
+    block = 256 * size * (2 * full + 3 * r + held)
+    return BandedMemory(
+        {
+            "load": (kept, size * (sides + crosses + n + n / n_folds) + numbers),
+            "decompose": (
+                kept + fits + decomposing, searched + 8 * shape.n_alphas * n_folds
+            ),
+            "score": (
+                kept + fits + dividing,
+                searched + size * 4 * r + 8 * shape.n_alphas * (n_folds + 5),
+            ),
+            "weights": (
+                kept + decomposing + block,
+                size * (sides + back + p) + 8 * p * (size < 8) + numbers,
+            ),
+        }
+    )  # fmt: skip

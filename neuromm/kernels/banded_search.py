@@ -232,7 +232,8 @@ class BandedSearch:
                 combined[:, as_like(targets, side)] = part[:, : len(targets)]
         gammas = as_like(self.gammas[choice.gammas].T, side, dtype=side.dtype)
         weights = features.weights(combined, gammas)
-        return weights, batch.mean - features.mean @ xp.astype(weights, xp.float64)
+        exact = xp.astype(weights, xp.float64, copy=False)
+        return weights, batch.mean - features.mean @ exact
 
     def _try(
         self,
