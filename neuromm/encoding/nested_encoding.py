@@ -5,6 +5,7 @@ rest by an inner cross-validation; held-out predictions are scored. Whatever is 
 (means and scales of features, penalties, weights) comes from training samples alone.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,6 +38,8 @@ from neuromm.kernels.arrays import Backend, on_device
 from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["encode"]
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[np.floating]
 
@@ -130,7 +133,7 @@ def encode(
         quarter of a run.
     joint : bool
         Also fit the concatenation of all spaces, if there are two or more, as
-        ``"joint"``.
+        ``"joint"``; not if a space has that name, as that of a multimodal network may.
     keep_weights : bool
         Fit all samples once more and keep the coefficients.
     keep_predictions : bool
@@ -357,14 +360,15 @@ def _feature_spaces(
         features = {str(features.attrs.get("space") or "features"): features}
     if not features:
         raise UsageError("encode needs at least one feature space, got none")
-    joint = joint and len(features) > 1
-    if joint and "joint" in features:
-        raise UsageError(
-            "a feature space cannot be called 'joint', the name of all spaces together"
-        )
     spaces = {name: {name: matrix} for name, matrix in features.items()}
-    if joint:
-        spaces["joint"] = dict(features)
+    if joint and len(features) > 1:
+        if "joint" in features:
+            logger.info(
+                "'joint' is the feature space of that name: the model of all feature "
+                "spaces together is left out"
+            )
+        else:
+            spaces["joint"] = dict(features)
     return spaces
 
 

@@ -1,8 +1,8 @@
 """Held-out predictions of the models that a site of integration is judged by.
 
-Each unimodal space, the multimodal one, and two linear combinations of the unimodal
-ones: their concatenation under one penalty, and under one penalty a space (banded
-ridge). A space may have several candidates (networks, layers): for each target the one
+Each unimodal space, the multimodal one, controls, and two linear combinations of the
+unimodal ones: their concatenation under one penalty, and under one penalty a space
+(banded ridge). A space may have several candidates (networks, layers): for each target the one
 with the best inner score is taken, within the training samples of each outer fold.
 """
 
@@ -39,16 +39,25 @@ class SiteModels:
         Candidates of each space.
     unimodal : tuple of str
     multimodal : str
+    controls : tuple of str
+        Further competitors, each by itself.
     """
 
     spaces: Mapping[str, Mapping[str, Array]]
     unimodal: tuple[str, ...]
     multimodal: str
+    controls: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Models in the order of their predictions: the multimodal one first."""
-        return (self.multimodal, *self.unimodal, "concatenation", "banded")
+        return (
+            self.multimodal,
+            *self.unimodal,
+            *self.controls,
+            "concatenation",
+            "banded",
+        )
 
 
 def held_out_predictions(

@@ -19,7 +19,7 @@ confidence sets. Stat. Sci. 11:283-319 (the conjunction).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,15 +33,14 @@ from neuromm.core import (
     pair_samples,
     response_matrix,
 )
-from neuromm.encoding.default_folds import default_block, outer_folds, run_labels
+from neuromm.encoding.default_folds import outer_folds, run_labels
 from neuromm.encoding.memory import parse_memory
+from neuromm.encoding.site_blocks import held_out_block, scored_targets
+from neuromm.encoding.site_decision import Correction, decided
 from neuromm.encoding.site_evidence import Evidence, OverTime, site_evidence
 from neuromm.encoding.site_models import SiteModels, held_out_predictions
 from neuromm.encoding.splitters import run_rows
-from neuromm.kernels.block_bootstrap import (
-    block_counts,
-    correlation_length,
-)
+from neuromm.kernels.block_bootstrap import block_counts
 
 __all__ = ["integration_sites"]
 
@@ -62,6 +61,7 @@ def integration_sites(
     *,
     unimodal: Sequence[str] = ("vision", "language"),
     multimodal: str = "joint",
+    controls: Sequence[str] = (),
     groups: ArrayLike | None = None,
     times: ArrayLike | None = None,
     n_resamples: int = 1000,
@@ -72,7 +72,7 @@ def integration_sites(
     cv: Any = None,
     inner_cv: Any = None,
     over_time: OverTime = "mean",
-    correction: Literal["bh", "by"] = "bh",
+    correction: Correction = "bh",
     confidence: float = 0.95,
     targets: TargetSpace | None = None,
     memory_limit: int | str | None = None,
@@ -93,6 +93,10 @@ def integration_sites(
     unimodal : sequence of str
         Spaces that are combined linearly.
     multimodal : str
+    controls : sequence of str
+        Further spaces that the multimodal one must beat, each by itself: a random twin
+        of its network, its features in another order of events, nuisance features.
+        They are no part of the linear combinations.
     groups : array of shape (n_events,), optional
         Run (film, session) of each event, for arrays; one run if not given. Runs are
         held out as wholes, and blocks do not leave them.
@@ -142,24 +146,27 @@ def integration_sites(
     -----
     Let z be Fisher's transform of a score. A comparison with competitor c has
     p = 1 - Phi((z_joint - z_c) / s), with s the standard deviation of the difference
-    over block resamples. Competitors are each unimodal space, the concatenation of all
-    unimodal features, and a banded ridge over them; chance is a competitor with z = 0
-    whose s is widened by sqrt(2) (docs/decisions/0007). The interval of ``gain`` is
-    the percentile interval of the difference from the best competitor.
+    over block resamples. Competitors are each unimodal space, each control, the
+    concatenation of all unimodal features, and a banded ridge over them; chance is a
+    competitor with z = 0 whose s is widened by sqrt(2) (docs/decisions/0007). The
+    interval of ``gain`` is the percentile interval of the difference from the best
+    competitor.
     """
-    _check(features, unimodal, multimodal, n_resamples, q, confidence, over_time)
+    _check_spaces(features, unimodal, multimodal, controls)
+    _check(n_resamples, q, confidence, over_time)
     labelled, layout = _labelled(responses, groups, times)
     seed = _seed(rng)
     generator = np.random.default_rng(seed)
     models = SiteModels(
-        spaces=_spaces(features, (*unimodal, multimodal), labelled),
+        spaces=_spaces(features, (*unimodal, multimodal, *controls), labelled),
         unimodal=tuple(unimodal),
         multimodal=multimodal,
+        controls=tuple(controls),
     )
     folds, description = outer_folds(labelled, cv)
     n_fits = len(folds) * len(models.names)
     grid = _alphas(alphas, len(labelled))
-    valid = _valid(labelled.to_numpy())
+    valid = scored_targets(labelled.to_numpy())
     cleaned = labelled.copy(data=np.where(valid, labelled.to_numpy(), 0.0))
     predictions = held_out_predictions(
         models,
@@ -174,20 +181,21 @@ def integration_sites(
     held = np.sort(np.concatenate([test for _, test in folds]))
     rows = run_rows(run_labels(labelled)[held])
     y = cleaned.to_numpy()[held]
-    length = block or _block(labelled, y, rows)
+    length = block or held_out_block(labelled, y[:, valid], rows)
     counts = block_counts(rows, len(held), length, n_resamples, generator)
     evidence = site_evidence(
-        y, predictions[:, held], counts, layout.columns, over_time, confidence
+        y, _of_events(predictions, held), counts, layout.columns, over_time, confidence
     )
     return _site_map(
         evidence,
         models,
         layout,
         np.asarray(valid[layout.columns].all(axis=1)),
-        level=q,
-        correction=correction,
         targets=targets,
         attrs={
+            "multimodal": multimodal,
+            "unimodal": list(unimodal),
+            "controls": list(controls),
             "cv": description,
             "block": int(length),
             "n_resamples": int(n_resamples),
@@ -202,30 +210,36 @@ def integration_sites(
     )
 
 
-def _check(
+def _check_spaces(
     features: Mapping[str, Any],
     unimodal: Sequence[str],
     multimodal: str,
-    n_resamples: int,
-    q: float,
-    confidence: float,
-    over_time: str,
+    controls: Sequence[str],
 ) -> None:
     if isinstance(unimodal, str) or len(unimodal) < 2 or multimodal in unimodal:
         raise UsageError(
             "unimodal must name two or more spaces, and multimodal another one, got "
             f"{unimodal!r} and {multimodal!r}"
         )
-    missing = [name for name in (*unimodal, multimodal) if name not in features]
+    names = (*unimodal, multimodal, *controls)
+    if isinstance(controls, str) or len(set(names)) < len(names):
+        raise UsageError(
+            "controls must name spaces that are neither unimodal nor the multimodal "
+            f"one, each once, got {controls!r}"
+        )
+    missing = [name for name in names if name not in features]
     if missing:
         raise UsageError(
             f"features has no space {', '.join(missing)} (it has: "
             f"{', '.join(features)}). The multimodal space holds the features of a "
             "network that was trained on both modalities, not their concatenation."
         )
-    reserved = {"concatenation", "banded", "linear", "chance"} & {*unimodal, multimodal}
+    reserved = {"concatenation", "banded", "linear", "chance"} & set(names)
     if reserved:
-        raise UsageError(f"a space cannot be called {', '.join(reserved)}")
+        raise UsageError(f"a space cannot be called {', '.join(sorted(reserved))}")
+
+
+def _check(n_resamples: int, q: float, confidence: float, over_time: str) -> None:
     if n_resamples < 100:
         raise UsageError(f"n_resamples must be 100 or more, got {n_resamples}")
     if not 0 < q < 1 or not 0 < confidence < 1:
@@ -306,7 +320,8 @@ def _layout(labelled: xr.DataArray) -> _Layout:
     )
     first = keys.iloc[columns[:, 0]].reset_index(drop=True)
     if "site" not in first:
-        name = first.columns[0] if len(first.columns) == 1 else None
+        alone = first.columns[0] if len(first.columns) == 1 else None
+        name = "channel" if "channel" in first and first["channel"].is_unique else alone
         first["site"] = first[name] if name else codes.iloc[columns[:, 0]].to_numpy()
     return _Layout(columns, first)
 
@@ -317,23 +332,11 @@ def _site_map(
     layout: _Layout,
     valid: NDArray[np.bool_],
     *,
-    level: float,
-    correction: str,
     targets: TargetSpace | None,
     attrs: Mapping[str, Any],
 ) -> SiteMap:
-    from scipy.stats import false_discovery_control
-
     names = list(models.names)
     score = np.concatenate([evidence.score, evidence.score[-2:].max(axis=0)[None]])
-    p = np.where(valid, evidence.p.max(axis=0), np.nan)
-    adjusted = np.full(len(p), np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        adjusted[tested] = false_discovery_control(p[tested], method=correction)
-    gain = np.where(valid, evidence.gain, np.nan)
-    with np.errstate(invalid="ignore"):
-        is_site = (adjusted <= level) & (gain > 0)
     competitor = np.array(names, dtype=object)[evidence.best]
     data = xr.Dataset(
         {
@@ -342,13 +345,10 @@ def _site_map(
                 ("comparison", "site"),
                 np.where(valid, evidence.p, np.nan),
             ),
-            "gain": ("site", gain),
+            "gain": ("site", np.where(valid, evidence.gain, np.nan)),
             "ci_low": ("site", np.where(valid, evidence.interval[0], np.nan)),
             "ci_high": ("site", np.where(valid, evidence.interval[1], np.nan)),
             "competitor": ("site", np.where(valid, competitor, "")),
-            "p": ("site", p),
-            "q": ("site", adjusted),
-            "is_site": ("site", is_site),
         },
         coords={
             "model": [*names, "linear"],
@@ -360,7 +360,19 @@ def _site_map(
         },
     )
     order = [*models.unimodal, models.multimodal, "linear", "concatenation", "banded"]
-    return SiteMap(evidence=data.sel(model=order), targets=targets, attrs=dict(attrs))
+    data = data.sel(model=[*order, *models.controls])
+    return SiteMap(
+        evidence=decided(data, attrs["q"], attrs["correction"]),
+        targets=targets,
+        attrs=dict(attrs),
+    )
+
+
+def _of_events(predictions: Array, events: NDArray[np.intp]) -> Array:
+    """Predictions of these events; not copied where that is all of them."""
+    if len(events) == predictions.shape[1]:
+        return predictions
+    return predictions[:, events]
 
 
 def _spaces(
@@ -393,23 +405,10 @@ def _matrix(name: str, values: Any, labelled: xr.DataArray) -> Array:
     return x
 
 
-def _block(labelled: xr.DataArray, y: Array, rows: Sequence[NDArray[np.intp]]) -> int:
-    """Twice the correlation length, within what `default_block` allows."""
-    quarter = int(np.median([len(one) for one in rows]) // 4)
-    wanted = max(default_block(labelled), 2 * correlation_length(y, rows))
-    return max(1, min(wanted, max(quarter, 1)))
-
-
 def _alphas(alphas: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
     if alphas is None:
         return np.asarray(np.geomspace(1e-4, 1e5, 19) * n_samples)
     return np.atleast_1d(np.asarray(alphas, dtype=np.float64))
-
-
-def _valid(y: Array) -> NDArray[np.bool_]:
-    finite = np.isfinite(y).all(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(finite & (y.max(axis=0) != y.min(axis=0)))
 
 
 def _precision(dtype: Any) -> Any:

@@ -283,7 +283,14 @@ def test_messages_name_the_cure():
         encode(spaces, responses, cv=[(range(60, 240), range(60))] * 2)
     with pytest.raises(UsageError, match="inner_cv must be a number of folds or"):
         encode(spaces, responses, inner_cv=[(range(60, 240), range(60))])
-    with pytest.raises(UsageError, match="cannot be called 'joint'"):
-        encode({"joint": spaces["vision"], "b": spaces["language"]}, responses)
     with pytest.raises(UsageError, match="at least one feature space"):
         encode({}, responses)
+
+
+def test_a_space_called_joint_is_taken_as_it_is_and_nothing_is_concatenated():
+    spaces, responses = planted()
+    named = {"joint": spaces["vision"], "language": spaces["language"]}
+    results = encode(named, responses)
+    assert list(results) == ["joint", "language"]
+    alone = encode({"vision": spaces["vision"]}, responses)["vision"]
+    np.testing.assert_array_equal(results["joint"].scores["r"], alone.scores["r"])

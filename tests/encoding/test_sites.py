@@ -6,6 +6,8 @@ from scipy.stats import kstest
 
 from neuromm.core import UsageError
 from neuromm.encoding import integration_sites
+from neuromm.encoding.site_blocks import event_block
+from neuromm.encoding.site_decision import joined_sites
 from neuromm.encoding.site_evidence import site_evidence
 from neuromm.kernels.block_bootstrap import (
     block_counts,
@@ -188,3 +190,57 @@ def test_arguments_that_make_no_map_are_refused(planted):
         found(planted, features | {"joint": features["joint"] * np.nan})
     with pytest.raises(UsageError, match="over_time"):
         found(planted, features, over_time="median")
+
+
+def test_a_control_as_good_as_the_multimodal_space_leaves_no_site(planted):
+    features = spaces(planted)
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.standard_normal((features["joint"].shape[1],) * 2))[0]
+    features["twin"] = features["joint"] @ rotation
+    features["permuted"] = rng.permutation(features["joint"])
+    assert not found(planted, features, controls=("twin",)).is_site.any()
+    weak = found(planted, features, controls=("permuted",))
+    without = found(planted, spaces(planted))
+    np.testing.assert_array_equal(weak.is_site, without.is_site)
+    assert list(weak.evidence["comparison"].to_numpy()) == [
+        "vision", "language", "permuted", "concatenation", "banded", "chance",
+    ]  # fmt: skip
+    np.testing.assert_allclose(
+        weak.table["score_linear"], without.table["score_linear"], rtol=1e-9
+    )
+
+
+def test_parts_that_are_joined_are_judged_as_one(planted):
+    settings = {"n_resamples": 500, "rng": 1, "block": event_block(planted.responses)}
+    whole = integration_sites(planted.features, planted.responses, **settings)
+    parts = [
+        integration_sites(planted.features, planted.responses[:, part], **settings)
+        for part in (slice(0, 13), slice(13, 45), slice(45, None))
+    ]
+    joined = joined_sites(parts)
+    assert joined.attrs == whole.attrs
+    np.testing.assert_array_equal(joined.is_site, whole.is_site)
+    for name in ("gain", "p", "q"):
+        np.testing.assert_allclose(
+            joined.table[name], whole.table[name], rtol=1e-6, atol=1e-12
+        )
+    assert (parts[0].table["q"] != joined.table["q"][:13]).any()
+    other = integration_sites(
+        planted.features, planted.responses[:, :5], **settings | {"rng": 2}
+    )
+    with pytest.raises(UsageError, match="different settings, seeds"):
+        joined_sites([parts[0], other])
+
+
+def test_the_block_is_that_of_the_targets_that_can_be_scored(planted):
+    responses = planted.responses.copy(deep=True)
+    responses[4, :3] = np.nan
+    assert event_block(responses) == event_block(responses[:, 3:])
+    sites = integration_sites(planted.features, responses, n_resamples=100, rng=1)
+    assert sites.attrs["block"] == event_block(responses)
+
+
+@pytest.mark.parametrize("controls", [("joint",), ("vision",), ("noise",), "noise"])
+def test_controls_that_are_none_are_refused(planted, controls):
+    with pytest.raises(UsageError, match=r"controls must name|no space"):
+        found(planted, spaces(planted), controls=controls)
