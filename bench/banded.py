@@ -22,8 +22,8 @@ from himalaya.ridge import GroupRidgeCV
 from himalaya.scoring import r2_score
 
 from neuromm import __version__
+from neuromm.encoding import BandedRidgeCV
 from neuromm.encoding.banded_fit import gamma_candidates
-from neuromm.encoding.banded_ridge import BandedRidgeCV
 
 ALPHAS = np.geomspace(1e-1, 1e6, 20)
 N_FOLDS = 5

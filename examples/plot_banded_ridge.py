@@ -16,8 +16,7 @@ language, and the truth is known: some targets follow vision, some language, som
 import matplotlib.pyplot as plt
 import numpy as np
 
-from neuromm.encoding import RidgeCV, r2_score
-from neuromm.encoding.banded_ridge import BandedRidgeCV
+from neuromm.encoding import BandedRidgeCV, RidgeCV, r2_score
 
 rng = np.random.default_rng(0)
 n_train, n_test, n_targets = 400, 400, 400

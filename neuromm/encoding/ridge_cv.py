@@ -6,7 +6,6 @@ Dupre la Tour et al. (2022) Feature-space selection with banded ridge regression
 NeuroImage 264:119728 (voxelwise penalties, and the conventions of himalaya).
 """
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,17 +15,21 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from neuromm.core import UsageError
+from neuromm.encoding.estimator_checks import (
+    checked_alphas,
+    checked_matrix,
+    is_stored,
+    warn_of_edges,
+    warn_of_masked,
+)
 from neuromm.encoding.memory import parse_memory
-from neuromm.encoding.ridge_fit import edge_shares, fit_ridge
+from neuromm.encoding.ridge_fit import fit_ridge
 from neuromm.encoding.scores import r2_score
 from neuromm.encoding.splitters import as_splits
 from neuromm.kernels import Solver
-from neuromm.kernels.arrays import host_array, is_device_array, namespace
+from neuromm.kernels.arrays import host_array, is_device_array
 
 __all__ = ["RidgeCV"]
-
-# Above this share of targets at one edge, the grid of alphas is too narrow.
-_EDGE_SHARE = 0.05
 
 
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -156,7 +159,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             If ``memory_limit`` is too small for one target.
         """
         x, responses = self._validated(X, y)
-        alphas = _checked_alphas(self.alphas)
+        alphas = checked_alphas(self.alphas)
         if self.scoring not in ("r2", "correlation", "mse"):
             raise UsageError(
                 f"scoring must be 'r2', 'correlation' or 'mse', got {self.scoring!r}"
@@ -189,8 +192,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         if fitted.best_fracs is not None:
             self.best_fracs_ = fitted.best_fracs
         else:
-            _warn_of_edges(host_array(fitted.best_alphas), alphas)
-        _warn_of_masked(host_array(fitted.valid_targets))
+            warn_of_edges(host_array(fitted.best_alphas), alphas)
+        warn_of_masked(host_array(fitted.valid_targets))
         return self
 
     def predict(self, X: Any) -> Any:
@@ -204,7 +207,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         """
         check_is_fitted(self)
         if is_device_array(self.coef_):
-            x = _checked_matrix("X", X)
+            x = checked_matrix("X", X)
             return x @ self.coef_ + self.intercept_
         x = validate_data(
             self, host_array(X) if is_device_array(X) else X, reset=False,
@@ -236,7 +239,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     def _validated(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Features and responses, in one precision and with as many rows."""
         if is_device_array(X):
-            x = _checked_matrix("X", X)
+            x = checked_matrix("X", X)
             self.n_features_in_ = int(x.shape[1])
             checked = y
         else:
@@ -244,7 +247,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
                 "dtype": [np.float64, np.float32],
                 "ensure_min_samples": 2,
             }
-            if _is_stored(y):
+            if is_stored(y):
                 x = validate_data(self, X, **features)
                 checked = y
             else:
@@ -273,29 +276,6 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         return x, checked
 
 
-def _is_stored(y: Any) -> bool:
-    """Whether targets are read in batches: they lie on disk, or on a device."""
-    if isinstance(y, np.memmap) or is_device_array(y):
-        return True
-    # A list, a table or a sparse matrix is an array for scikit-learn to check.
-    return callable(getattr(y, "read", None)) or (
-        type(y).__module__.partition(".")[0] in ("h5py", "zarr")
-    )
-
-
-def _checked_matrix(name: str, x: Any) -> Any:
-    """An array of another library than NumPy: 2-D, of floating point, finite."""
-    xp = namespace(x)
-    if len(x.shape) != 2 or x.dtype not in (xp.float32, xp.float64):
-        raise ValueError(
-            f"{name} must be 2-D, float32 or float64, got shape {tuple(x.shape)} and "
-            f"{x.dtype}"
-        )
-    if not bool(xp.all(xp.isfinite(x))):
-        raise ValueError(f"{name} contains NaN or infinity")
-    return x
-
-
 def _checked_fractions(fractions: ArrayLike) -> NDArray[np.float64]:
     checked = np.atleast_1d(np.asarray(fractions, dtype=np.float64))
     inside = (checked > 0) & (checked <= 1)
@@ -309,40 +289,3 @@ def _named_solver(name: str) -> Solver:
         return Solver.named(name)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _checked_alphas(alphas: ArrayLike) -> NDArray[np.float64]:
-    checked = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
-    if checked.ndim != 1 or not checked.size or not (checked >= 0).all():
-        raise UsageError(f"alphas must be numbers of 0 or above, got {alphas!r}")
-    if not np.isfinite(checked).all():
-        raise UsageError(f"alphas must be finite, got {alphas!r}")
-    return checked
-
-
-def _warn_of_edges(
-    best_alphas: NDArray[np.float64], alphas: NDArray[np.float64]
-) -> None:
-    smallest, largest = edge_shares(best_alphas, alphas)
-    if smallest > _EDGE_SHARE:
-        warnings.warn(
-            f"{smallest:.0%} of the targets chose the smallest alpha, "
-            f"{alphas.min():g}: a smaller one may predict them better",
-            stacklevel=3,
-        )
-    if largest > _EDGE_SHARE:
-        warnings.warn(
-            f"{largest:.0%} of the targets chose the largest alpha, {alphas.max():g}: "
-            "a larger one may predict them better, unless the features tell nothing "
-            "about them",
-            stacklevel=3,
-        )
-
-
-def _warn_of_masked(valid: NDArray[np.bool_]) -> None:
-    if not valid.all():
-        warnings.warn(
-            f"{int((~valid).sum())} of {len(valid)} targets are constant or have "
-            "missing values and were not fitted: see valid_targets_",
-            stacklevel=3,
-        )

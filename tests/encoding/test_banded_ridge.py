@@ -10,9 +10,8 @@ from sklearn.model_selection import KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from neuromm.core import ResourceLimitError, UsageError
-from neuromm.encoding import RidgeCV, RunKFold, r2_score
+from neuromm.encoding import BandedRidgeCV, RidgeCV, RunKFold, r2_score
 from neuromm.encoding.banded_fit import fit_banded, gamma_candidates
-from neuromm.encoding.banded_ridge import BandedRidgeCV
 from neuromm.encoding.splitters import contiguous_splits
 from neuromm.kernels import Solver, banded_search
 
