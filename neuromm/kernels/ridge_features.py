@@ -115,8 +115,9 @@ class FeatureRows:
         self._centred = None
         if self.by_cross:
             self._centred = empty(x.shape, x)
-            for mean, part in zip(self._means, parts.slices, strict=True):
-                self._centred[part] = self._rows[part] - xp.astype(mean, x.dtype)
+            means = xp.astype(self._means, x.dtype)
+            for number, part in enumerate(parts.slices):
+                self._centred[part] = self._rows[part] - means[number]
         self._kernel: Array = None
         if form == "dual":
             shift = self._reference()
@@ -312,7 +313,7 @@ class FeatureRows:
                 index = as_like(self.parts.index(counts), squares)
                 size *= float(xp.max(xp.take(squares, index)))
         n_summands = modes.vectors.shape[0]
-        rounding = 4 * np.finfo(np.float64).eps * (n_summands * size) ** 0.5
+        rounding = 4 * float(np.finfo(np.float64).eps) * (n_summands * size) ** 0.5
         return bool(xp.all(xp.abs(rows) <= rounding))
 
     def _shift(self, vectors: Array, counts: Counts, mean: Array) -> Array:

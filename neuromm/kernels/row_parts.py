@@ -215,8 +215,8 @@ def target_rows(y: Array, parts: RowParts) -> TargetRows:
         rows = xp.where(valid, rows, xp.zeros_like(rows[:1, :1]))
     means, origins, squares = [], [], []
     centred = empty(rows.shape, rows)
-    for part, least, most in zip(parts.slices, lowest, highest, strict=True):
-        mean = column_mean(rows[part])
+    for number, part in enumerate(parts.slices):
+        mean, least, most = column_mean(rows[part]), lowest[number], highest[number]
         # The mean of a constant rounds: a residual would look like a signal.
         mean = xp.where(valid & (least == most), xp.astype(least, xp.float64), mean)
         origin = xp.astype(mean, rows.dtype)
