@@ -6,10 +6,10 @@ Run: python bench/ridge.py [--shapes short|full|N,P,V[,FOLDS] ...] [--threads 1 
 Without arguments it runs the short form. Everybody does the same job in float32:
 contiguous folds, 20 alphas, one alpha a target chosen by R2, intercept, weights of the
 final fit (KernelRidgeCV leaves its weights to the samples; what turns them into those
-of features is not timed). Each estimator runs in a process of its own; the batch sizes
-of himalaya are tuned for it in all but the short form. The better of its estimators
-and back ends counts: both with torch, and the one it advises for the shape with NumPy
-too (the short form: that one with torch). scikit-learn has no such estimator: its
+of features is not timed). Each estimator runs in a process of its own. The better of
+himalaya's estimators and back ends counts: the one it advises for the shape with torch
+and NumPy, with batch sizes tuned for it, and its other one with torch (short form: the
+advised one with torch, untuned). scikit-learn has no such estimator: its
 Ridge runs in a loop over folds and alphas. Where a peer would take longer than
 --longest, and for scikit-learn, time and memory are those of two smaller numbers of
 targets, continued in a line.
@@ -66,14 +66,17 @@ def build_parser():
     return parser
 
 
+def advised(job):
+    """Which estimator himalaya advises for the shape: its other one is slower."""
+    return "kernel" if job.n_features > job.n_samples else "ridge"
+
+
 def default_peers(job, short):
-    """Of the two estimators of himalaya, the one it advises for the shape in full."""
-    advised = "kernel" if job.n_features > job.n_samples else "ridge"
-    peers = [f"himalaya-{advised}-torch", "scikit-learn"]
+    peers = [f"himalaya-{advised(job)}-torch", "scikit-learn"]
     if short:
         return peers
-    other = "ridge" if advised == "kernel" else "kernel"
-    return [f"himalaya-{advised}-numpy", f"himalaya-{other}-torch", *peers]
+    other = "ridge" if advised(job) == "kernel" else "kernel"
+    return [f"himalaya-{advised(job)}-numpy", f"himalaya-{other}-torch", *peers]
 
 
 def main(argv=None):
@@ -122,8 +125,7 @@ def on_the_cpu(jobs, args, short):
             del x, y
             for threads in args.threads:
                 spec = {"job": asdict(job), "threads": threads, "n_alphas": 20}
-                spec |= {"tune": not short, "longest": args.longest}
-                spec["repeat"] = not short
+                spec |= {"repeat": not short, "longest": args.longest}
                 case, wrong = cpu_case(job, peers, spec, folder)
                 case["machine"] = machine
                 print("\n" + case_text(case), flush=True)
@@ -134,14 +136,15 @@ def on_the_cpu(jobs, args, short):
 
 def cpu_case(job, peers, spec, folder):
     """All estimators on one job; what does not agree, in words."""
-    ours = in_new_process({**spec, "estimator": "neuromm"}, folder)
+    ours = in_new_process({**spec, "estimator": "neuromm", "tune": False}, folder)
     rows, complaints = [], []
     for peer in peers:
         if job.by_model:
             row = by_model(job, peer, max(ours["sgemm_per_s"].values()))
             rows += [row] if row else []
             continue
-        row = in_new_process({**spec, "estimator": peer}, folder)
+        tune = spec["repeat"] and f"himalaya-{advised(job)}" in peer
+        row = in_new_process({**spec, "estimator": peer, "tune": tune}, folder)
         compared = agreement(kept(folder, "neuromm"), kept(folder, peer))
         rows.append(row | compared)
         wrong = complaint(compared)

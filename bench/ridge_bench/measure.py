@@ -24,6 +24,7 @@ _REPEAT_SECONDS = 20.0
 # Batch sizes are tuned on so many targets.
 _TUNED_TARGETS = 2000
 _FEW_TARGETS = 64
+_TYPICAL_SHARE = 0.6
 _MANY_ALPHAS = 200
 
 
@@ -49,8 +50,9 @@ def measure(spec):
     ----------
     spec : dict
         ``folder`` holds x.npy and y.npy; ``job``, ``estimator``, ``n_alphas``; with
-        ``tune`` the fastest batches are searched first; a fit that would take longer
-        than ``longest`` seconds is timed on two smaller numbers of targets.
+        ``tune`` the fastest batches are searched first; with ``repeat`` a short fit is
+        repeated; a fit that would take longer than ``longest`` seconds is timed on two
+        smaller numbers of targets.
     """
     import torch
 
@@ -76,8 +78,11 @@ def measure(spec):
     estimator.fit(*warm_up, job.n_folds, spec["n_alphas"], estimator.options[0])
     rates = product_rates(job) if ours else {}
     options, predicted = estimator.options[0], None
-    if spec["tune"] and len(estimator.options) > 1:
-        options, predicted = tuned(fit, estimator, job)
+    if "himalaya" in estimator.name:
+        if spec["tune"]:
+            options, predicted = tuned(fit, estimator, job)
+        else:
+            predicted = typical_seconds(estimator, job)
     sizes = sizes_to_run(estimator, job, predicted, spec["longest"])
     runs = []
     for size in sizes:
@@ -102,10 +107,19 @@ def tuned(fit, estimator, job):
         for number, options in enumerate(estimator.options)
     ]
     seconds, number = min(tried)
-    options = estimator.options[number]
-    name = "KernelRidgeCV" if "KernelRidgeCV" in estimator.name else "RidgeCV"
+    name = himalaya_name(estimator)
     growth = himalaya_count(name, job) / himalaya_count(name, job, n_targets)
-    return options, seconds * growth
+    return estimator.options[number], seconds * growth
+
+
+def typical_seconds(estimator, job):
+    """Time of himalaya's operations at the share of the rate that it reaches."""
+    rate = product_rates(job)["torch"]
+    return himalaya_count(himalaya_name(estimator), job) / (_TYPICAL_SHARE * rate)
+
+
+def himalaya_name(estimator):
+    return "KernelRidgeCV" if "KernelRidgeCV" in estimator.name else "RidgeCV"
 
 
 def sizes_to_run(estimator, job, predicted, longest):
@@ -117,7 +131,8 @@ def sizes_to_run(estimator, job, predicted, longest):
         large = max(v // estimator.per_targets, min(v, 50))
     else:
         return [v]
-    return sorted({max(large // 3, 1), large})
+    # Nearly all of the smaller run is what does not grow with the targets.
+    return sorted({min(_FEW_TARGETS, max(large // 4, 1)), large})
 
 
 def scaled(runs, sizes, n_targets):
@@ -153,7 +168,8 @@ def details(job, model, fit, rates):
         "planned_s": planned.seconds,
         "planned_bytes": planned.peak_memory,
         "planned_form": planned.solver_form,
-        "set_up_s": set_up["wall_s"],
+        "set_up_wall_s": set_up["wall_s"],
+        "set_up_cpu_s": set_up["cpu_s"],
         "many_alphas": _MANY_ALPHAS,
         "many_alphas_s": many["wall_s"],
         "many_alphas_form": many_model.solver_form_,

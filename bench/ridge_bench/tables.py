@@ -23,18 +23,25 @@ def job_of(case):
     return Job(**case["job"])
 
 
-def better_himalaya(case):
+def better_himalaya(case, by="wall_s"):
     """Estimator of himalaya that took less time, and what it took; None without."""
     rows = [row for row in case["peers"] if row["estimator"].startswith("himalaya")]
-    return min(rows, key=lambda row: row["wall_s"], default=None)
+    timed = [row for row in rows if row[by] is not None]
+    return min(timed, key=lambda row: row[by], default=None)
 
 
-def shares(case):
+def cpu_ratio(case):
+    """Speed-up over himalaya in CPU seconds, which a busy machine changes less."""
+    peer = better_himalaya(case, by="cpu_s")
+    return peer["cpu_s"] / case["ours"]["cpu_s"] if peer else float("nan")
+
+
+def shares(case, clock="wall"):
     """Share of the sgemm rate: of all counted products, and past the set-up."""
     ours = case["ours"]
-    rate = max(ours["sgemm_per_s"].values())
-    rest = ours["wall_s"] - ours["set_up_s"]
-    whole = ours["products"] / ours["wall_s"] / rate
+    rate, seconds = max(ours["sgemm_per_s"].values()), ours[f"{clock}_s"]
+    rest = seconds - ours[f"set_up_{clock}_s"]
+    whole = ours["products"] / seconds / rate
     return whole, ours["target_products"] / rest / rate if rest > 0 else float("nan")
 
 
@@ -61,14 +68,16 @@ def case_text(case):
             line += f"{row['coef_difference']:10.0e}"
         lines.append(line + note(row, job))
     whole, rest = shares(case)
+    whole_cpu, rest_cpu = shares(case, "cpu")
     rates = ", ".join(
         f"{name} {rate / 1e9:.0f}" for name, rate in ours["sgemm_per_s"].items()
     )
     lines += [
         f"  planned {ours['planned_s']:.2f} s, {ours['planned_bytes'] / 1e6:.0f} MB "
-        f"({ours['planned_form']}); set-up {ours['set_up_s']:.2f} s",
+        f"({ours['planned_form']}); set-up {ours['set_up_wall_s']:.2f} s",
         f"  sgemm {rates} GFLOP/s; counted {ours['products'] / 1e9:.0f} GFLOP: "
-        f"{whole:.0%} of it, products with targets past the set-up {rest:.0%}",
+        f"{whole:.0%} of it, products with targets past the set-up {rest:.0%}"
+        f" (by CPU seconds {whole_cpu:.0%}, {rest_cpu:.0%})",
         f"  {ours['many_alphas']} alphas: {ours['many_alphas_s']:.2f} s, "
         f"{many_ratio(ours):.2f} times 20 ({ours['many_alphas_form']})",
     ]
@@ -96,7 +105,10 @@ def goals(case):
     lines = []
     if peer:
         ratio = peer["wall_s"] / ours["wall_s"]
-        lines.append(f"{ratio:.1f} times himalaya's better one (needed {needed:g})")
+        lines.append(
+            f"{ratio:.1f} times himalaya's better one, {cpu_ratio(case):.1f} in CPU "
+            f"seconds (needed {needed:g})"
+        )
     if peer and memory and peer["peak_bytes"] and ours["peak_bytes"]:
         share = ours["peak_bytes"] / peer["peak_bytes"]
         lines.append(f"{share:.2f} of its memory (needed {memory:.2f} or less)")
@@ -125,7 +137,8 @@ def _machine_table(machine, cases):
     cases = sorted(cases, key=lambda one: (one["threads"], _order(one)))
     times = [
         "n x p x targets", "folds", "threads", "neuromm, s", "himalaya, s", "ratio",
-        "scikit-learn, ratio", "neuromm, MB", "himalaya, MB", "solver form",
+        "CPU ratio", "scikit-learn, ratio", "neuromm, MB", "himalaya, MB",
+        "solver form",
     ]  # fmt: skip
     facts = [
         "n x p x targets", "folds", "threads", "CPU s", "planned s", "planned MB",
@@ -170,6 +183,7 @@ def _times_row(case, notes):
         if peer
         else "",
         f"**{peer['wall_s'] / ours['wall_s']:.1f}**" if peer else "",
+        f"{cpu_ratio(case):.1f}",
         f"{loops[0]['wall_s'] / ours['wall_s']:.0f}" if loops else "",
         f"{peak / 1e6:.0f}" if peak else "",
         f"{theirs / 1e6:.0f}" if theirs else "",
