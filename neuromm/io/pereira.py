@@ -20,7 +20,7 @@ would turn places in the image into millimetres.
 References
 ----------
 Pereira F et al. (2018) Toward a universal decoder of linguistic meaning from brain
-activation. Nat. Commun. 9:963.
+activation. Nature Communications 9:963.
 Oota SR et al. (2022) Visio-linguistic brain encoding. COLING 2022, 116-133.
 """
 

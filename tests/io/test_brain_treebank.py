@@ -432,3 +432,9 @@ def test_a_contact_without_a_neighbour_cannot_be_wanted(release):
     alone = trial.sample.data.copy().pick(["F2c1", "T1a1"])
     with pytest.raises(DataError, match="no two good contacts are neighbours"):
         treebank_responses(alone, trial.words, trial.electrodes)
+
+
+def test_left_out_events_are_counted_once(release, caplog):
+    trial = opened(release)
+    treebank_responses(trial.sample.data, trial.words, trial.electrodes)
+    assert caplog.text.count("events dropped") == 1
