@@ -22,7 +22,7 @@ IEEE Access 12:17349-17368 (blocks).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from neuromm.kernels.arrays import (
     itemsize,
     namespace,
 )
+from neuromm.kernels.column_statistics import column_mean
 from neuromm.kernels.ridge_features import FeatureRows
 from neuromm.kernels.ridge_modes import Form, Scoring
 from neuromm.kernels.row_parts import (
@@ -148,7 +149,7 @@ class HoldOutRidge:
         features = FeatureRows(x, self.parts, form, fit_intercept, by_cross=False)
         everything = self.parts.everything
         modes = features.modes(everything)
-        self._modes = modes
+        self._modes = replace(modes, train=None)  # rows are projected on the basis
         self._x_mean = features.mean(everything)
         self._to_features = features.to_features(modes, n_targets)
         self._form = form
@@ -340,13 +341,10 @@ def _made_orthonormal(basis: Array, fit_intercept: bool) -> Array:
     centring: their rounding over the square root of the eigenvalue.
     """
     xp = namespace(basis)
-    columns = basis
-    if fit_intercept:
-        columns = xp.concat([xp.ones_like(basis[:, :1]), basis], axis=1)
-    q, r = xp.linalg.qr(columns)
+    q, r = xp.linalg.qr(basis - column_mean(basis) if fit_intercept else basis)
     diagonal = xp.linalg.diagonal(r)
-    q = q * xp.where(diagonal < 0, -xp.ones_like(diagonal), xp.ones_like(diagonal))
-    return q[:, q.shape[1] - basis.shape[1] :]
+    q *= xp.where(diagonal < 0, -xp.ones_like(diagonal), xp.ones_like(diagonal))
+    return q
 
 
 def _sum_squares(x: Array) -> Array:
