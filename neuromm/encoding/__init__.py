@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from neuromm.encoding.ceilings import noise_ceiling
     from neuromm.encoding.nested_encoding import encode
     from neuromm.encoding.nifti_targets import NiftiTargets
+    from neuromm.encoding.pairwise_accuracy import (
+        pattern_r,
+        roi_scores,
+        two_v_two,
+        voxel_r,
+    )
     from neuromm.encoding.partition import (
         partition_models,
         product_measure,
@@ -42,13 +48,17 @@ __all__ = [
     "integration_sites",
     "noise_ceiling",
     "partition_models",
+    "pattern_r",
     "permutation_test",
     "plan",
     "product_measure",
     "r2_score",
+    "roi_scores",
     "stack",
     "structured_partition",
+    "two_v_two",
     "variance_partition",
+    "voxel_r",
 ]
 
 # No module here is named like what it exports: importing it would replace the function.
@@ -67,13 +77,17 @@ _HOMES = {
     "integration_sites": "neuromm.encoding.sites",
     "noise_ceiling": "neuromm.encoding.ceilings",
     "partition_models": "neuromm.encoding.partition",
+    "pattern_r": "neuromm.encoding.pairwise_accuracy",
     "permutation_test": "neuromm.encoding.permutation",
     "plan": "neuromm.encoding.planning",
     "product_measure": "neuromm.encoding.partition",
     "r2_score": "neuromm.encoding.scores",
+    "roi_scores": "neuromm.encoding.pairwise_accuracy",
     "stack": "neuromm.encoding.stacking",
     "structured_partition": "neuromm.encoding.partition",
+    "two_v_two": "neuromm.encoding.pairwise_accuracy",
     "variance_partition": "neuromm.encoding.partition",
+    "voxel_r": "neuromm.encoding.pairwise_accuracy",
 }
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neuromm.prepare.reference import rereference
     from neuromm.prepare.sensor_space import SensorSpace
     from neuromm.prepare.surface_space import SurfaceSpace
+    from neuromm.prepare.treebank import treebank_responses
     from neuromm.prepare.voxel_space import VoxelSpace
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "notch",
     "rereference",
     "time_bins",
+    "treebank_responses",
     "valid_rows",
     "volume_means",
 ]
@@ -67,6 +69,7 @@ _MODULES = {
     "high_gamma": "filters",
     "notch": "filters",
     "rereference": "reference",
+    "treebank_responses": "treebank",
     "volume_means": "hemodynamics",
 }
 

@@ -5,19 +5,29 @@ from typing import Any
 __all__ = [
     "BidsTruth",
     "EncodingDataset",
+    "ImageTruth",
     "IntegrationDataset",
+    "TreebankTruth",
     "make_bids_dataset",
+    "make_bold5000",
+    "make_brain_treebank",
     "make_encoding_dataset",
     "make_integration_dataset",
+    "make_pereira",
 ]
 
 _HOMES = {
     "BidsTruth": "bids_dataset",
     "EncodingDataset": "encoding_dataset",
+    "ImageTruth": "image_datasets",
     "IntegrationDataset": "integration_dataset",
+    "TreebankTruth": "brain_treebank",
     "make_bids_dataset": "bids_dataset",
+    "make_bold5000": "image_datasets",
+    "make_brain_treebank": "brain_treebank",
     "make_encoding_dataset": "encoding_dataset",
     "make_integration_dataset": "integration_dataset",
+    "make_pereira": "image_datasets",
 }
 
 
