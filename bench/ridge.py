@@ -89,17 +89,17 @@ def main(argv=None):
     if args.dry_run:
         print(dry_run_text(jobs, args, short))
         return
-    if args.device == "cuda":
-        cases, complaints = on_the_gpu(jobs)
-    else:
-        cases, complaints = on_the_cpu(jobs, args, short)
-    everything = merged(read_cases(args.json) if args.json else [], cases)
-    if args.json:
-        args.json.write_text(json.dumps({"cases": everything}, indent=1) + "\n")
+    run = on_the_gpu(jobs) if args.device == "cuda" else on_the_cpu(jobs, args, short)
+    cases, complaints = read_cases(args.json) if args.json else [], []
+    for case, wrong in run:
+        complaints += wrong
+        cases = merged(cases, [case] if case else [])
+        if args.json:  # after each case: a long run may be cut short
+            args.json.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
     if complaints:
         raise SystemExit("ridge.py: error: " + "; ".join(complaints))
     if args.write_docs:
-        write_docs(DOCS_PAGE, everything)
+        write_docs(DOCS_PAGE, cases)
 
 
 def dry_run_text(jobs, args, short):
@@ -113,9 +113,9 @@ def dry_run_text(jobs, args, short):
 
 
 def on_the_cpu(jobs, args, short):
+    """Yield each case, and what does not agree in it, in words."""
     machine = machine_facts()
-    print(facts_text(machine))
-    cases, complaints = [], []
+    print(facts_text(machine), flush=True)
     for job in jobs:
         peers = args.peers if args.peers is not None else default_peers(job, short)
         with tempfile.TemporaryDirectory() as folder:
@@ -129,9 +129,7 @@ def on_the_cpu(jobs, args, short):
                 case, wrong = cpu_case(job, peers, spec, folder)
                 case["machine"] = machine
                 print("\n" + case_text(case), flush=True)
-                cases.append(case)
-                complaints += wrong
-    return cases, complaints
+                yield case, wrong
 
 
 def cpu_case(job, peers, spec, folder):
@@ -171,24 +169,22 @@ def by_model(job, peer, rate):
 
 
 def on_the_gpu(jobs):
+    """Like `on_the_cpu`; the null of permuted blocks has no case, but may be wrong."""
     name = cuda.require_device()
     machine = machine_facts() | {"gpu": name}
-    print(f"{name}\n{facts_text(machine)}")
-    cases, complaints = [], []
+    print(f"{name}\n{facts_text(machine)}", flush=True)
     for job in jobs:
         with tempfile.TemporaryDirectory() as folder:
             case, wrong = cuda.cuda_case(job, folder)
         case["machine"] = machine
         print("\n" + cuda.cuda_text(case), flush=True)
-        cases.append(case)
-        complaints += wrong
+        yield case, wrong
     with tempfile.TemporaryDirectory() as folder:
         spec = {"null": cuda.NULL, "tf32": False, "threads": 16}
         null = in_new_process(spec, folder, module="ridge_bench.cuda")
     print("\n" + cuda.null_text(null))
-    if not null["agrees"]:
-        complaints.append("the null of permuted blocks does not agree with the loop")
-    return cases, complaints
+    wrong = "the null of permuted blocks does not agree with the loop"
+    yield None, [] if null["agrees"] else [wrong]
 
 
 def machine_facts():

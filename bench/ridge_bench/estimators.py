@@ -57,6 +57,14 @@ def fit_neuromm(x, y, n_folds, n_alphas, options):
     return RidgeCV(alphas=alpha_grid(n_alphas), cv=n_folds, **options).fit(x, y)
 
 
+def fit_neuromm_torch(x, y, n_folds, n_alphas, options):
+    import torch
+
+    return fit_neuromm(
+        torch.from_numpy(x), torch.from_numpy(y), n_folds, n_alphas, options
+    )
+
+
 def fitted_attributes(model, x):
     return Fitted(host(model.best_alphas_), host(model.cv_scores_), host(model.coef_))
 
@@ -144,6 +152,7 @@ def himalaya_estimators(backends, options):
 
 ESTIMATORS = {
     "neuromm": Estimator(OURS, fit_neuromm, fitted_attributes),
+    "neuromm-torch": Estimator(f"{OURS}, torch", fit_neuromm_torch, fitted_attributes),
     **himalaya_estimators(("torch", "numpy"), _CPU_BATCHES),
     "scikit-learn": Estimator(
         "scikit-learn Ridge in a loop",

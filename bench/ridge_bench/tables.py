@@ -205,7 +205,11 @@ def _mark(peer, job, notes):
 def _facts_row(case):
     ours = case["ours"]
     whole, rest = shares(case)
-    compared = [row for row in case["peers"] if "same_alphas" in row]
+    compared = [
+        row
+        for row in case["peers"]
+        if "same_alphas" in row and not row["estimator"].startswith("neuromm")
+    ]
 
     def worst(name):
         return max((row[name] for row in compared), default=float("nan"))
