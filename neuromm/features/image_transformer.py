@@ -1,0 +1,142 @@
+"""Images through a vision model of `transformers`."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromm.core import DataError, UsageError
+from neuromm.features.backbones import Attrs, Modality, TokenStates
+from neuromm.features.image_pixels import ImagePreparation
+from neuromm.features.layer_hooks import LayerReading, module_layers, pooled_output
+from neuromm.features.torch_backbone import weights_sha256
+
+__all__ = ["ImageTransformer"]
+
+
+class ImageTransformer:
+    """A vision model of `transformers`; made by `load_backbone`.
+
+    Its own pooling is the class token where it has one, else the mean over the patches.
+
+    Attributes
+    ----------
+    name, dim, modality, attrs
+        See `Backbone`.
+    module : torch.nn.Module
+    """
+
+    modality: Modality = "image"
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        preparation: ImagePreparation,
+        name: str,
+        kind: str,
+        seed: int | None,
+        layer: int | None,
+        pooling: Literal["mean", "first", "last"] | None,
+        batch_size: int,
+        device: str,
+    ) -> None:
+        self.module = model
+        self.name = name
+        self._preparation = preparation
+        self._layer = -1 if layer is None else layer
+        self._batch_size = batch_size
+        self._device = device
+        self._kind, self._seed = kind, seed
+        shape = self._state_shape()
+        self.dim = shape[1] if len(shape) == 4 else shape[-1]
+        has_class = any("cls_token" in key for key, _ in model.named_parameters())
+        has_class |= any(
+            "class_embedding" in key for key, _ in model.named_parameters()
+        )
+        self._pooling = pooling or ("first" if has_class else "mean")
+
+    @property
+    def attrs(self) -> Attrs:
+        """What a table says of the backbone."""
+        return {
+            "model": self.name,
+            "kind": self._kind,
+            **({} if self._seed is None else {"seed": self._seed}),
+            "layer": f"hidden state {self._layer}",
+            "pooling": self._pooling,
+            "preprocessing": self._preparation.description,
+            "weights_sha256": weights_sha256(self.module),
+        }
+
+    def embed(self, stimuli: Sequence[object]) -> NDArray[np.float32]:
+        """Map n images to an array of shape (n, dim)."""
+        parts = [
+            pooled_output(self._states(batch), self._pooling)
+            for batch in self._batches(stimuli)
+        ]
+        return np.concatenate(parts)
+
+    def tokens(self, stimuli: Sequence[object]) -> list[TokenStates]:
+        """Give the hidden state of each patch (and class token) of each image."""
+        found = []
+        for batch in self._batches(stimuli):
+            states = self._states(batch).float().cpu()
+            if states.ndim == 4:
+                states = states.flatten(2).movedim(1, 2)
+            found += [TokenStates(np.array(row)) for row in states.numpy()]
+        return found
+
+    def layers(
+        self, stimuli: Sequence[object], reading: LayerReading
+    ) -> dict[str, NDArray[np.float32]]:
+        """Map n images to an array (n, n_features) for each layer.
+
+        See `module_layers`.
+        """
+        return module_layers(
+            self.module,
+            {"pixel_values": self._pixels(stimuli)},
+            layers=reading.layers,
+            pooling=reading.pooling,
+            projection_dim=reading.projection_dim,
+            seed=reading.seed,
+            batch_size=self._batch_size,
+        )
+
+    def _batches(self, stimuli: Sequence[object]) -> list[Sequence[object]]:
+        if not len(stimuli):
+            raise DataError("no stimuli: expected one or more")
+        size = self._batch_size
+        return [stimuli[i : i + size] for i in range(0, len(stimuli), size)]
+
+    def _pixels(self, stimuli: Sequence[object]) -> Any:
+        import torch
+
+        return torch.from_numpy(self._preparation(stimuli)).to(self._device)
+
+    def _states(self, stimuli: Sequence[object]) -> Any:
+        return self._hidden(self._pixels(stimuli))[self._layer]
+
+    def _hidden(self, pixels: Any) -> Any:
+        import torch
+
+        with torch.inference_mode():
+            return self.module(
+                pixel_values=pixels, output_hidden_states=True
+            ).hidden_states
+
+    def _state_shape(self) -> tuple[int, ...]:
+        """Shape of the hidden state, found with one grey image."""
+        from PIL import Image
+
+        states = self._hidden(self._pixels([Image.new("RGB", (64, 64), "grey")]))
+        if not states:
+            raise UsageError(f"{self.name} shows no hidden states")
+        if not -len(states) <= self._layer < len(states):
+            raise UsageError(
+                f"{self.name} has hidden states 0 to {len(states) - 1} (0 is the "
+                f"embedding layer), got {self._layer}"
+            )
+        return tuple(states[self._layer].shape)
