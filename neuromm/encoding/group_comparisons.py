@@ -38,8 +38,20 @@ _COUNTS = {
 }
 
 
-def comparison_table(sites: SiteMap) -> pd.DataFrame:
-    """`SiteMap.table` and the p of each single comparison.
+def comparison_table(
+    sites: SiteMap | pd.DataFrame,
+    *,
+    multimodal: str = "joint",
+    over_time: str = "mean",
+) -> pd.DataFrame:
+    """Table of sites with the p of each single comparison, named by both models.
+
+    Parameters
+    ----------
+    sites : SiteMap or DataFrame
+        A map, or a table with ``p_<competitor>`` as ``encode`` writes it.
+    multimodal, over_time : str
+        Of a DataFrame; a SiteMap has them in its attributes.
 
     Returns
     -------
@@ -48,15 +60,22 @@ def comparison_table(sites: SiteMap) -> pd.DataFrame:
         the mean over bins was tested, which is symmetric, also
         ``p_<competitor>_over_<multimodal>``.
     """
-    table = sites.table
-    tested = sites.evidence["p_comparison"]
-    compared = [str(name) for name in tested["comparison"].to_numpy()]
-    multimodal = str(sites.attrs["multimodal"])
-    for name in compared:
-        p = tested.sel(comparison=name).to_numpy()
-        table[f"p_{multimodal}_over_{name}"] = p
-        if sites.attrs.get("over_time", "mean") == "mean" and name != "chance":
-            table[f"p_{name}_over_{multimodal}"] = 1 - p
+    p: dict[str, NDArray[np.float64]]
+    if isinstance(sites, SiteMap):
+        table = sites.table
+        multimodal = str(sites.attrs["multimodal"])
+        over_time = str(sites.attrs["over_time"])
+        tested = sites.evidence["p_comparison"]
+        compared = map(str, tested["comparison"].to_numpy())
+        p = {name: tested.sel(comparison=name).to_numpy() for name in compared}
+    else:
+        own = [c for c in map(str, sites) if c.startswith("p_") and "_over_" not in c]
+        table = sites.drop(columns=own)
+        p = {name[2:]: sites[name].to_numpy(dtype=float) for name in own}
+    for name, one_sided in p.items():
+        table[f"p_{multimodal}_over_{name}"] = one_sided
+        if over_time == "mean" and name != "chance":
+            table[f"p_{name}_over_{multimodal}"] = 1 - one_sided
     return table
 
 

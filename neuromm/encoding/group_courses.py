@@ -81,7 +81,6 @@ def score_courses(
 
 def peak_times(
     courses: Tables,
-    *,
     by: str,
     n_resamples: int,
     confidence: float,

@@ -51,9 +51,8 @@ def region_table(
         Column of regions. Targets without one are left out.
     courses : as ``tables``, optional
         Rows a target and time bin: ``target``, ``time`` (s), ``gain`` and ``by``.
-    n_resamples : int
-        Resamples of the subjects.
-    confidence : float
+    n_resamples, confidence : int, float
+        Of the intervals.
     level : float
         False discovery rate of the comparisons.
     rng : int, numpy.random.Generator or None
@@ -97,26 +96,19 @@ def region_table(
     if any("_over_" in str(name) for name in joined):
         regions = regions.merge(_wins(kept, by, level), on=by, how="left")
     if courses is not None:
-        times = peak_times(
-            courses,
-            by=by,
-            n_resamples=n_resamples,
-            confidence=confidence,
-            rng=generator,
-        )
+        times = peak_times(courses, by, n_resamples, confidence, generator)
         regions = regions.merge(times, on=by, how="left")
-    regions = regions.sort_values(
+    ordered = regions.sort_values(
         ["share", "n_targets", by], ascending=[False, False, True]
     ).reset_index(drop=True)
-    regions.attrs = {
+    ordered.attrs = {
         "by": by,
         "share": float(kept["is_site"].mean()),
         "confidence": confidence,
-        "n_resamples": n_resamples,
         "n_subjects": int(kept["subject"].nunique()),
         "n_without_region": int((~named & joined["gain"].notna()).sum()),
     }
-    return regions
+    return ordered
 
 
 def group_effect(
@@ -169,12 +161,8 @@ def group_effect(
     patterns are tried. The interval is that of resampled units, whole subjects with all
     of their targets: resampling within them as well covers too often, 98 % at 95 %.
     """
-    if kind not in ("fixed", "random"):
-        raise UsageError(f"kind must be 'fixed' or 'random', got {kind!r}")
-    if alternative not in ("greater", "two-sided"):
-        raise UsageError(
-            f"alternative must be 'greater' or 'two-sided', got {alternative!r}"
-        )
+    _check_choice("kind", kind, ("fixed", "random"))
+    _check_choice("alternative", alternative, ("greater", "two-sided"))
     table = _columns(values, subjects, regions)
     generator = np.random.default_rng(rng)
     rows = []
@@ -376,6 +364,11 @@ def _columns(
     if kept.empty:
         raise UsageError("no target has both a value and a region")
     return kept
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _warn_of_few(effects: pd.DataFrame) -> None:

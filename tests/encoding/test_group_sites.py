@@ -303,6 +303,13 @@ def test_comparisons_of_a_map_name_the_planted_winners():
     p = told[[f"p_joint_over_{name}" for name in ("vision", "language", "concatenation",
         "banded", "chance")]]  # fmt: skip
     np.testing.assert_allclose(p.max(axis=1), told["p"])
+    written = sites.table.assign(
+        **{
+            f"p_{name}": sites.evidence["p_comparison"].sel(comparison=name).to_numpy()
+            for name in sites.evidence["comparison"].to_numpy()
+        }
+    )
+    pd.testing.assert_frame_equal(comparison_table(written), told)
     kind = data.truth["kind"].to_numpy()
     winners = comparison_winners({"01": told}).set_index(["second", "target"])["winner"]
     over_vision = winners["vision"].to_numpy()
