@@ -251,7 +251,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
                 x = validate_data(self, X, **features)
                 checked = y
             else:
-                one_dimensional = np.asarray(y).ndim == 1
+                shape = np.shape(y)
+                if len(shape) == 2 and not shape[1]:
+                    raise UsageError(f"y has no targets: its shape is {shape}")
+                one_dimensional = len(shape) == 1
                 responses: dict[str, Any] = {
                     "dtype": [np.float64, np.float32],
                     "ensure_2d": False,

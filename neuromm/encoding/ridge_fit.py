@@ -123,6 +123,8 @@ def fit_ridge(
         )
     targets = TargetReader(y, x)
     n_targets = targets.shape[1]
+    if n_targets < 1:
+        raise UsageError(f"y has no targets: its shape is {targets.shape}")
     settings = RidgeSettings(
         x=x,
         splits=splits,

@@ -285,6 +285,8 @@ def _hold_out_count(shape: RidgeShape, form: Form) -> RidgeCost:
     cost = _basis_count(shape, form, n, 0, 1)
     inverses = n_alphas * shape.n_folds * (2.0 * m**2 * r + 3.0 * m**3)
     gram = inverses + (2.0 * n * p * r if form == "primal" else n * n * p)
+    if form == "primal":
+        gram += 4.0 * n * r**2  # a QR makes the modes orthonormal
     targets = 2.0 * n * r + n_alphas * (2.0 * n * r + 2.0 * m * n)
     if r < n - 1:
         targets += 2.0 * n * r

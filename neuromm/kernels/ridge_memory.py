@@ -99,10 +99,12 @@ def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     m, r, n_alphas = shape.n_test, shape.full_rank, shape.n_alphas
     kept = size * (n * r + p * r + n_alphas * n * m)
-    building = kept + _decomposition(shape, solver, n)
-    building = max(
-        building, kept + 8 * (3 * n * r + 4 * n * m) + size * n_alphas * n * m
-    )
+    # Modes of all rows stay in float64; so do how often folds count each part.
+    primal = solver.form == "primal"
+    kept += 8 * (p if primal else n) * r + 4 * shape.n_folds * shape.n_parts
+    inverting = 8 * ((4 if primal else 3) * n * r + 4 * n * m)
+    inverting += size * n_alphas * n * m
+    building = kept + max(_decomposition(shape, solver, n), inverting)
     # Targets whose rank is not full keep what no mode reaches.
     outside = 2 * n if r < n - 1 else 0
     per_target = size * (4 * n + outside + 2 * r + p) + 8 * n_alphas * 3
