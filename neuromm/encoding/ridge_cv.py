@@ -251,7 +251,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
                 x = validate_data(self, X, **features)
                 checked = y
             else:
-                shape = np.shape(y)
+                shape = np.asarray(y).shape
                 if len(shape) == 2 and not shape[1]:
                     raise UsageError(f"y has no targets: its shape is {shape}")
                 one_dimensional = len(shape) == 1
