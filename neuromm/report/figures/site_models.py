@@ -15,6 +15,7 @@ from neuromm.report.figures.site_drawing import (
     counted,
     finish,
     label_outer,
+    model_name,
     site_colours,
     titled_canvas,
 )
@@ -90,7 +91,7 @@ def twin_scatter(
     low, high = float(values.min()), float(values.max())
     margin = 0.06 * max(high - low, 1e-6)
     low, high = low - margin, high + margin
-    width, height = max(2.5 * n_columns + 0.3, 3.6), 2.55 * n_rows + 0.45
+    width, height = max(2.5 * n_columns + 0.3, 3.6), 2.75 * n_rows + 0.4
     with style():
         title = "Trained networks and their random twins"
         figure = titled_canvas(width, height, title, attrs)
@@ -102,8 +103,9 @@ def twin_scatter(
         colours = site_colours(models)
         for axes, model in zip(grid.ravel(), models, strict=False):
             rows = known[known["model"] == model]
-            _draw_twins(axes, rows, counts.loc[model], colours[model], tested)
-            axes.set_title(model, loc="left")
+            _draw_twins(axes, rows, colours[model], tested)
+            axes.set_title(f"{model}\n{_sides(counts.loc[model])}", loc="left")
+            axes.locator_params(nbins=4)
         grid[0, 0].set_xlim(low, high)
         grid[0, 0].set_ylim(low, high)
         label_outer(grid, len(models), "random twin (r)", "trained (r)")
@@ -120,7 +122,7 @@ def twin_scatter(
             known,
             alt=f"Scatter of scores; {told}.",
             caption=f"A mark a {targets.removesuffix('s')}; the line is equality, the "
-            f"numbers count {targets} on either side of it.{mark}{left}",
+            f"numbers count {targets} above and below it.{mark}{left}",
             attrs=attrs,
         )
 
@@ -160,7 +162,8 @@ def rank_heat_map(
     regions, models = sorted(sizes.index[:max_regions]), list(mean.index)
     values = wide.loc[regions, models].to_numpy(dtype=float)
     n_models = len(models)
-    longest = max(len(name) for name in models)
+    named = [model_name(name) for name in models]
+    longest = max(len(name) for name in named)
     with style():
         title = "Rank of models by region (1 = best)"
         height = 0.27 * len(regions) + 0.6 + 0.055 * longest
@@ -174,11 +177,11 @@ def rank_heat_map(
             aspect="auto",
             interpolation="nearest",
         )
-        _write_ranks(axes, values, n_models)
+        _write_ranks(axes, values)
         labels = [_region_label(counts.loc[name], name, targets) for name in regions]
         axes.set_yticks(range(len(regions)), labels)
         axes.set_xticks(
-            range(n_models), models, rotation=40, ha="left", rotation_mode="anchor"
+            range(n_models), named, rotation=40, ha="left", rotation_mode="anchor"
         )
         axes.xaxis.tick_top()
         _separate_cells(axes, len(regions), n_models)
@@ -200,9 +203,7 @@ def rank_heat_map(
         )
 
 
-def _draw_twins(
-    axes: Any, rows: pd.DataFrame, counts: pd.Series, colour: str, tested: bool
-) -> None:
+def _draw_twins(axes: Any, rows: pd.DataFrame, colour: str, tested: bool) -> None:
     axes.axline((0, 0), slope=1, color="#555555", linewidth=0.9, zorder=1)
     axes.set_aspect("equal")
     filled = (
@@ -224,23 +225,16 @@ def _draw_twins(
             zorder=2,
             rasterized=len(rows) > 5000,
         )
+
+
+def _sides(counts: pd.Series) -> str:
+    """How many targets lie on either side of the line."""
     total = max(float(counts["n_targets"]), 1.0)
-    box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1.0}
-    for (x, y), number, align in (
-        ((0.04, 0.96), counts["n_trained"], ("left", "top")),
-        ((0.96, 0.04), counts["n_random"], ("right", "bottom")),
-    ):
-        axes.text(
-            x,
-            y,
-            f"{number:,.0f} ({100 * number / total:.0f} %)",
-            transform=axes.transAxes,
-            ha=align[0],
-            va=align[1],
-            fontsize=8,
-            bbox=box,
-            zorder=4,
-        )
+    above, below = (
+        f"{counts[name]:,.0f} ({100 * counts[name] / total:.0f} %) {side}"
+        for name, side in (("n_trained", "above"), ("n_random", "below"))
+    )
+    return f"{above}, {below}"
 
 
 def _separate_cells(axes: Any, n_rows: int, n_columns: int) -> None:
@@ -252,12 +246,14 @@ def _separate_cells(axes: Any, n_rows: int, n_columns: int) -> None:
         spine.set_visible(False)
 
 
-def _write_ranks(axes: Any, values: Any, n_models: int) -> None:
+def _write_ranks(axes: Any, values: Any) -> None:
+    image = axes.images[0]
     for row, line in enumerate(values):
         for column, rank in enumerate(line):
             if not np.isfinite(rank):
                 continue
-            dark = rank <= 1 + 0.45 * (n_models - 1)
+            red, green, blue, _ = image.cmap(image.norm(rank))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
             axes.text(
                 column,
                 row,

@@ -165,7 +165,7 @@ def gain_distribution(
     }
     with style():
         title = f"Gain of {multimodal} at sites and elsewhere"
-        figure = titled_canvas(5.6, 2.8, title, attrs)
+        figure = titled_canvas(5.6, 3.0, title, attrs)
         axes = figure.subplots()
         look = {"align": "edge", "linewidth": 0.4, "edgecolor": "white"}
         label = f"not a site ({n_others:,})"
@@ -183,7 +183,8 @@ def gain_distribution(
         axes.set_xlabel(f"gain of {multimodal} over the best simpler model (r)")
         axes.set_ylabel(targets)
         axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="upper left")
+        # Bars may stand anywhere in the axes.
+        figure.legend(loc="outside lower center", ncols=2)
         told = f"{medians['others']:.3f} elsewhere"
         if n_sites:
             told = f"{medians['sites']:.3f} at sites, {told}"
