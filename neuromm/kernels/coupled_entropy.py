@@ -9,7 +9,7 @@ References
 ----------
 Bertschinger, Rauh, Olbrich, Jost & Ay (2014) Quantifying unique information. Entropy
 16:2161-2183.
-Makkeh, Theis & Vicente (2018) BROJA-2PID: a robust estimator for bivariate partial
+Makkeh et al. (2018) BROJA-2PID: a robust estimator for bivariate partial
 information decomposition. Entropy 20:271 (the dual).
 Wright (1997) Primal-dual interior-point methods. SIAM.
 """
