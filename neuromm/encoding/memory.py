@@ -1,11 +1,12 @@
 """Memory limits in words, and the batches of targets that keep them."""
 
+import ctypes
 import re
 
 from neuromm.core import ResourceLimitError, UsageError
 from neuromm.kernels import RidgeMemory
 
-__all__ = ["parse_memory", "target_batch"]
+__all__ = ["give_back_memory", "parse_memory", "target_batch"]
 
 _UNITS = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -16,7 +17,7 @@ _UNITS = {
 _RESERVE = 0.1
 
 # Without a limit a batch stays near this size: larger ones are no faster.
-_COMFORTABLE_BATCH = 48 * 10**6
+_COMFORTABLE_BATCH = 24 * 10**6
 
 
 def parse_memory(limit: int | float | str | None) -> int | None:
@@ -40,6 +41,17 @@ def parse_memory(limit: int | float | str | None) -> int | None:
             f"or '500MiB', got {limit!r}"
         )
     return int(n_bytes)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc).
+
+    What decompositions worked in would otherwise stay with the process, and count as
+    its memory, while the targets pass.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def target_batch(memory: RidgeMemory, n_targets: int, limit: int | None) -> int:

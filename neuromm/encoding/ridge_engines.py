@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.core import UsageError
-from neuromm.encoding.memory import target_batch
+from neuromm.encoding.memory import give_back_memory, target_batch
 from neuromm.encoding.splitters import Split
 from neuromm.kernels import (
     EigenRidge,
@@ -122,6 +122,7 @@ def ridge_engine(
         width = target_batch(memory, settings.n_targets, memory_limit)
         engine = _built(settings, solver)
         if engine is not None:
+            give_back_memory()
             return engine, solver, width
     raise UsageError(
         "the solver that was asked for loses its digits with these penalties, which "

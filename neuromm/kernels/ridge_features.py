@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.kernels.arrays import Array, as_like, empty, host_array, namespace
-from neuromm.kernels.column_statistics import column_mean
+from neuromm.kernels.column_statistics import column_dot, column_mean
 from neuromm.kernels.ridge_modes import Form, eigenmodes
 from neuromm.kernels.row_parts import Counts, RowParts, TargetRows
 
 __all__ = ["FeatureRows", "HeldOut", "Modes", "uses_cross_products"]
+
+# Features whose mean is a smaller share than this of their root mean square need not be
+# centred before they are multiplied with centred targets.
+_SMALL_MEAN = 0.7
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,10 @@ class FeatureRows:
         self._fit_intercept = fit_intercept
         self._rows = parts.in_order(x)
         self._means = xp.stack([_mean(self._rows[part]) for part in parts.slices])
-        self._centred = None
-        if self.by_cross:
-            self._centred = empty(x.shape, x)
-            means = xp.astype(self._means, x.dtype)
-            for number, part in enumerate(parts.slices):
-                self._centred[part] = self._rows[part] - means[number]
+        self._centred: list[Array] | None = None
+        if by_cross:
+            n_parts = len(parts.slices)
+            self._centred = [self._centred_part(number) for number in range(n_parts)]
         self._kernel: Array = None
         if form == "dual":
             shift = self._reference()
@@ -128,6 +130,19 @@ class FeatureRows:
                     self._kernel = product
                 else:
                     self._kernel += product
+
+    def _centred_part(self, number: int) -> Array:
+        """Rows of a part about their mean; the rows themselves where that is small.
+
+        Targets are centred in each part, so a mean of features leaves cross-products as
+        they are but for rounding, which grows with its ratio to their spread.
+        """
+        xp = namespace(self._rows)
+        rows, mean = self._rows[self.parts.slices[number]], self._means[number]
+        size = xp.sqrt(column_dot(rows, rows) / rows.shape[0])
+        if bool(xp.all(xp.abs(mean) <= _SMALL_MEAN * size)):
+            return rows
+        return rows - xp.astype(mean, rows.dtype)
 
     def mean(self, counts: Counts) -> Array:
         """Mean over the rows of a fold, (n_features,), float64; 0 without intercept."""
@@ -140,7 +155,8 @@ class FeatureRows:
         if self._centred is None:
             return None
         return [
-            self._centred[part].T @ targets.rows[part] for part in self.parts.slices
+            rows.T @ targets.rows[part]
+            for rows, part in zip(self._centred, self.parts.slices, strict=True)
         ]
 
     def modes(self, counts: Counts) -> Modes:
@@ -246,14 +262,15 @@ class FeatureRows:
             return (self._cast(modes.vectors),)
         xp = namespace(self._rows)
         mean = self.mean(self.parts.everything)
-        scaled = modes.vectors / modes.unit
+        scaled = self._cast(modes.vectors / modes.unit)
         multiplied = n_targets >= len(modes.eigenvalues)
         n_columns = len(modes.eigenvalues) if multiplied else self._rows.shape[0]
         first = empty((self._rows.shape[1], n_columns), self._rows)
         for columns in _blocks(self._rows.shape[1]):
-            block = xp.astype(self._rows[:, columns], xp.float64) - mean[columns]
-            first[columns] = self._cast(block.T @ scaled if multiplied else block.T)
-        return (first,) if multiplied else (first, self._cast(scaled))
+            rows = xp.astype(self._rows[:, columns], xp.float64) - mean[columns]
+            block = self._cast(rows).T
+            first[columns] = block @ scaled if multiplied else block
+        return (first,) if multiplied else (first, scaled)
 
     def _blocks_about(
         self, counts: Counts, mean: Array

@@ -9,7 +9,7 @@ for all folds and for the final fit.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -180,6 +180,7 @@ class EigenRidge:
         self._x_mean = self._features.mean(everything)
         self._to_features = self._features.to_features(self._final, n_targets)
         self._features.forget_kernel()
+        self._final = replace(self._final, vectors=None)  # applied in the data's kind
 
     def load(self, y: Array) -> EigenBatch:
         """Centre a batch of targets of shape (n_samples, n_targets)."""

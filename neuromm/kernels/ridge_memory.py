@@ -71,7 +71,6 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
     test = m * r if m <= r or not by_cross else r * r
     kept: float = size * n_folds * (train + test + (r * r if differences else 0))
     kept += size * (p * full if by_cross else n * full + p * full)
-    kept += size * n * p if by_cross else 0
     transient = max(
         _decomposition(shape, solver, n_train),
         8 * ((9 * r * r if differences else 0) + 2 * m * r),
