@@ -1,0 +1,1 @@
+"""Simulations of `integration_sites` with planted truth."""
