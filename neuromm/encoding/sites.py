@@ -200,6 +200,7 @@ def integration_sites(
             "block": int(length),
             "n_resamples": int(n_resamples),
             "n_events": len(held),
+            "n_bins": int(layout.columns.shape[1]),
             "q": q,
             "correction": correction,
             "over_time": over_time,

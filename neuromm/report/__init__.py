@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuromm.report.methods import methods_text
     from neuromm.report.naming import bids_name, contrast_label
     from neuromm.report.predictions import write_predictions
+    from neuromm.report.site_derivatives import write_sites
     from neuromm.report.units import read_units
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "write_group_maps",
     "write_group_report",
     "write_predictions",
+    "write_sites",
     "write_subject_report",
     "write_unit",
 ]
@@ -40,6 +42,7 @@ _HOME = {
     "write_group_maps": "group",
     "write_group_report": "html",
     "write_predictions": "predictions",
+    "write_sites": "site_derivatives",
     "write_subject_report": "html",
     "write_unit": "derivatives",
 }

@@ -27,7 +27,8 @@ _IGNORED = (
     "*_scores.*",
     "*_predictions.*",
     "*_regions.*",
-    "*hemi-*_mask.*",  # a mask in func is a volume, says BIDS
+    "*hemi-*_mask.*",  # masks and labels in func are volumes, says BIDS
+    "*hemi-*_dseg.*",
     "sub-*.html",
     "group.html",
     "group",
@@ -40,6 +41,8 @@ _IGNORED = (
 _DESCRIPTIONS = {
     "encoding": "Scores of encoding models: held-out prediction of every target from "
     "feature spaces; as a mask, the targets that could be scored",
+    "multimodalsites": "Sites of multimodal integration: targets that features of a "
+    "multimodal network predict better than every simpler model",
     "mean": "Mean across subjects",
     "sem": "Standard error of the mean across subjects",
 }
@@ -59,6 +62,8 @@ sub-XX/**/*_desc-encoding_scores   one row a target and feature space (.tsv), wh
 sub-XX/**/*_statmap                maps: contrast-<feature space>, stat-<r, rsquared,
                                    alpha, p, q>
 sub-XX/**/*_desc-encoding_mask     targets that could be scored
+sub-XX/**/*_desc-multimodalsites_* where features of a multimodal network predict better
+                                   than everything simpler, if sites were asked for
 group/, group_desc-encoding_*      means across subjects
 descriptions.tsv                   what each desc- label means
 logs/CITATION.md                   what to cite

@@ -5,22 +5,26 @@ type, over its runs. Naming after nilearn's `save_glm_to_bids` and FitLins, so t
 image-based meta-analysis (NiMARE) finds the maps.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from neuromm.core import (
-    EncodingResult,
-    OutputError,
-    Provenance,
-    UsageError,
-)
+from neuromm.core import EncodingResult, Provenance, UsageError
 from neuromm.core.files import atomic_path, write_json
-from neuromm.report.dataset import bids_uri, linked_datasets, prepare_output
+from neuromm.report.dataset import bids_uri, prepare_output
 from neuromm.report.naming import bids_name, contrast_label, parse_name
+from neuromm.report.native_maps import with_sidecars, write_native
+from neuromm.report.sidecars import (
+    plain,
+    provenance_of,
+    sampling,
+    source_uris,
+    spatial_reference_of,
+    unit_entities,
+)
 from neuromm.report.summary import alpha_edges, unit_summary
 
 __all__ = [
@@ -57,7 +61,10 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     },
     "time": {"Description": "Centre of the window, from the event", "Units": "s"},
     "region": {"Description": "Label of the atlas at the position"},
-    "space": {"Description": "Feature space; joint: all of them together"},
+    "space": {
+        "Description": "Feature space; joint: all of them together, unless a space of "
+        "that name was given"
+    },
     **{
         column: {"Description": description}
         for column, (_, description) in STATISTICS.items()
@@ -70,12 +77,9 @@ _OWN_TO_A_SPACE = {
     "share_smallest_alpha",
     "share_largest_alpha",
 }
+_SCORED = {0: "not scored", 1: "scored"}
 _LEADING = ("target", "x", "y", "z", "hemi", "time")
 _TRAILING = ("region", "space", "r", "r2", "alpha", "p", "q")
-
-# Images that templateflow publishes; other frames are named as they are.
-_TEMPLATE = "https://templateflow.s3.amazonaws.com/tpl-{0}_res-01_T1w.nii.gz"
-_TEMPLATES = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
 
 
 def write_unit(
@@ -129,7 +133,7 @@ def write_unit(
     neuromm.core.OutputError
         If a file cannot be written.
     """
-    unit = _unit_entities(entities)
+    unit = unit_entities(entities)
     if not results:
         raise UsageError("write_unit needs at least one encoding result")
     _check_contrasts(results)
@@ -140,44 +144,27 @@ def write_unit(
     space = next(iter(results.values())).targets
     frame = space.coordinate_frame if space is not None else None
     common = {
-        "Sources": _uris(sources, root),
-        "SpatialReference": spatial_reference or _reference(frame or unit.get("space")),
+        "Sources": source_uris(sources, root),
+        "SpatialReference": spatial_reference
+        or spatial_reference_of(frame or unit.get("space")),
         "CoordinateFrame": frame or "n/a",
-        **_sampling(unit),
+        **sampling(unit),
     }
     table = _table(results, regions)
-    settings: dict[str, Any] = _plain(dict(design or {}))
+    settings: dict[str, Any] = plain(dict(design or {}))
     paths = _write_table(folder, unit, table)
     sidecar: dict[str, Any] = {
         "Description": "Encoding scores: a row a target and feature space",
         **common,
         **{str(name): _column(str(name)) for name in table},
-        "Encoding": {"datatype": datatype, **_plain(_shared(results)), **settings},
+        "Encoding": {"datatype": datatype, **plain(_shared(results)), **settings},
         "Summary": _summary(table, results, settings),
         "Warnings": list(warnings),
-        "Provenance": _provenance(provenance),
+        "Provenance": provenance_of(provenance),
     }
     paths.append(write_json(folder / _stem(unit, ".json"), sidecar))
     paths += _write_maps(folder, unit, results, common)
     return paths
-
-
-def _unit_entities(entities: Mapping[str, str | None]) -> dict[str, str]:
-    dropped = {"description", "desc", "hemisphere", "hemi", "suffix", "extension"}
-    unit = {k: str(v) for k, v in entities.items() if v and k not in dropped}
-    if "subject" not in unit:
-        raise UsageError(f"entities of a unit need a subject, got {dict(entities)}")
-    return unit
-
-
-def _sampling(unit: Mapping[str, str]) -> dict[str, str]:
-    """What BIDS requires to be told where a name has ``res-`` or ``den-``."""
-    keys = {"resolution": "Resolution", "density": "Density"}
-    return {
-        key: f"That of the source data, labelled {unit[entity]}"
-        for entity, key in keys.items()
-        if entity in unit
-    }
 
 
 def _check_contrasts(results: Mapping[str, EncodingResult]) -> None:
@@ -249,7 +236,7 @@ def _shared(results: Mapping[str, EncodingResult]) -> dict[str, Any]:
         name: value
         for name, value in first.attrs.items()
         if name not in _OWN_TO_A_SPACE
-        and all(_plain(o.attrs.get(name)) == _plain(value) for o in others)
+        and all(plain(o.attrs.get(name)) == plain(value) for o in others)
     }
     sizes = {"n_targets": first.scores.sizes["target"]}
     if "fold" in first.scores.sizes:
@@ -288,9 +275,7 @@ def _write_maps(
         for column, values in _statistics(result):
             stat, description = STATISTICS[column]
             native = result.targets.to_native(values)
-            written = _write_native(
-                folder, {**labels, "stat": stat}, "statmap", native, np.float32
-            )
+            written = write_native(folder, {**labels, "stat": stat}, "statmap", native)
             if written is None:  # sensors and contacts: the table is the map
                 return paths
             sidecar = {
@@ -299,7 +284,7 @@ def _write_maps(
                 "FeatureSpace": name,
                 "Statistic": column,
             }
-            paths += _with_sidecars(written, sidecar)
+            paths += with_sidecars(written, sidecar)
     return paths + _write_mask(
         folder, unit, next(iter(results.values())), scored, common
     )
@@ -317,13 +302,13 @@ def _write_mask(
         return []
     labels = {**unit, "description": DESCRIPTION}
     native = space.to_native(scored.astype(np.float64))
-    written = _write_native(folder, labels, "mask", native, np.uint8)
+    written = write_native(folder, labels, "mask", native, names=_SCORED)
     sidecar = {
         "Description": "Targets that could be scored, in at least one feature space",
         **common,
         "Type": "ROI",
     }
-    return _with_sidecars(written or [], sidecar)
+    return with_sidecars(written or [], sidecar)
 
 
 def _statistics(result: EncodingResult) -> Iterator[tuple[str, np.ndarray]]:
@@ -336,148 +321,5 @@ def _statistics(result: EncodingResult) -> Iterator[tuple[str, np.ndarray]]:
         yield column, values.to_numpy().astype(np.float64)
 
 
-def _write_native(
-    folder: Path,
-    labels: Mapping[str, str],
-    suffix: str,
-    native: Any,
-    dtype: Any,
-) -> list[Path] | None:
-    if hasattr(native, "affine") and hasattr(native, "dataobj"):
-        path = folder / bids_name(labels, suffix, ".nii.gz")
-        _write_volume(path, native, dtype)
-        return [path]
-    if isinstance(native, Mapping) and all(
-        hasattr(value, "darrays") for value in native.values()
-    ):
-        extension = ".func.gii" if suffix == "statmap" else ".label.gii"
-        write = _write_surface if suffix == "statmap" else _write_labels
-        return _write_hemispheres(folder, labels, suffix, extension, native, write)
-    return None
-
-
-def _write_volume(path: Path, image: Any, dtype: Any) -> None:
-    import nibabel as nib
-
-    values = np.asarray(image.dataobj)
-    if np.issubdtype(dtype, np.integer):
-        values = np.nan_to_num(values) > 0.5
-    header = image.header.copy()
-    header.set_data_dtype(dtype)
-    header.set_slope_inter(1, 0)
-    header.set_xyzt_units("mm", "sec")
-    written = nib.Nifti1Image(values.astype(dtype), image.affine, header)
-    with atomic_path(path) as temporary:
-        # nibabel stores neither time nor name in the gzip header: equal bytes.
-        nib.save(written, temporary)
-
-
-def _write_hemispheres(
-    folder: Path,
-    labels: Mapping[str, str],
-    suffix: str,
-    extension: str,
-    native: Mapping[str, Any],
-    write: Callable[[Path, np.ndarray, str], None],
-) -> list[Path]:
-    paths = []
-    for side, image in native.items():
-        hemisphere = str(side)[0].upper()
-        name = bids_name({**labels, "hemisphere": hemisphere}, suffix, extension)
-        values = np.asarray(image.darrays[0].data)
-        write(folder / name, values, hemisphere)
-        paths.append(folder / name)
-    return paths
-
-
-def _write_surface(path: Path, values: np.ndarray, hemisphere: str) -> None:
-    import nibabel as nib
-
-    array = nib.gifti.GiftiDataArray(
-        values.astype(np.float32),
-        intent="NIFTI_INTENT_SHAPE",
-        datatype="NIFTI_TYPE_FLOAT32",
-    )
-    _save_gifti(path, [array], None, hemisphere)
-
-
-def _write_labels(path: Path, values: np.ndarray, hemisphere: str) -> None:
-    import nibabel as nib
-
-    array = nib.gifti.GiftiDataArray(
-        (np.nan_to_num(values) > 0.5).astype(np.int32),
-        intent="NIFTI_INTENT_LABEL",
-        datatype="NIFTI_TYPE_INT32",
-    )
-    table = nib.gifti.GiftiLabelTable()
-    for key, name, alpha in ((0, "not scored", 0.0), (1, "scored", 1.0)):
-        label = nib.gifti.GiftiLabel(key, 0.2, 0.5, 0.7, alpha)
-        label.label = name
-        table.labels.append(label)
-    _save_gifti(path, [array], table, hemisphere)
-
-
-def _save_gifti(
-    path: Path, arrays: list[Any], labeltable: Any, hemisphere: str
-) -> None:
-    import nibabel as nib
-
-    cortex = {"L": "CortexLeft", "R": "CortexRight"}.get(hemisphere)
-    if cortex is None:
-        raise OutputError(f"{path}: a hemisphere must be L or R, got '{hemisphere}'")
-    meta = nib.gifti.GiftiMetaData({"AnatomicalStructurePrimary": cortex})
-    image = nib.gifti.GiftiImage(darrays=arrays, labeltable=labeltable, meta=meta)
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)
-
-
-def _with_sidecars(paths: Sequence[Path], sidecar: Mapping[str, Any]) -> list[Path]:
-    written = list(paths)
-    for path in paths:
-        stem = path.name.split(".", 1)[0]
-        written.append(write_json(path.with_name(f"{stem}.json"), sidecar))
-    return written
-
-
-def _uris(sources: Sequence[str | Path], root: str | Path) -> list[str]:
-    datasets = linked_datasets(root)
-    return [
-        source
-        if isinstance(source, str) and source.startswith("bids:")
-        else bids_uri(source, datasets)
-        for source in sources
-    ]
-
-
-def _reference(frame: str | None) -> str:
-    if frame is None:
-        return "n/a"
-    return _TEMPLATE.format(frame) if frame in _TEMPLATES else frame
-
-
 def _column(name: str) -> dict[str, Any]:
     return _COLUMNS.get(name, {"Description": f"Coordinate '{name}' of the target"})
-
-
-def _provenance(provenance: Provenance | Mapping[str, Any] | None) -> Any:
-    if isinstance(provenance, Provenance):
-        return _plain(provenance.to_dict(volatile=False))
-    return _plain(dict(provenance or {}))
-
-
-def _plain(value: Any) -> Any:
-    """As JSON holds it: numpy scalars and arrays, paths and tuples resolved."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [_plain(item) for item in items]
-    return str(value)

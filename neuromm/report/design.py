@@ -37,6 +37,9 @@ _WORDS = {
     "n_permutations": "permutations",
     "block": "samples a block of the permutations",
     "scoring": "score that chose alpha",
+    "n_resamples": "resamples of blocks",
+    "n_bins": "time bins a site",
+    "q": "false discovery rate",
 }
 _MANY = 8
 

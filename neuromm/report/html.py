@@ -34,6 +34,7 @@ from neuromm.report.pictures import (
     unit_pictures,
     volume_pictures,
 )
+from neuromm.report.site_sections import site_section
 from neuromm.report.summary import channel_peaks, region_table
 from neuromm.report.units import Unit, read_subjects, read_units
 
@@ -80,6 +81,7 @@ def write_subject_report(output_dir: str | Path, subject: str) -> Path:
         "version": _version(units),
         "overview": [row for unit in units for row in _overview_rows(unit)],
         "warnings": [(_title(u), text) for u in units for text in _warnings(u)],
+        "sites": _sites(units),
         "units": [_unit_content(unit) for unit in units],
         "methods": _methods(units),
     }
@@ -161,6 +163,11 @@ def _unit_content(unit: Unit) -> dict[str, Any]:
     }
 
 
+def _sites(units: Sequence[Unit]) -> list[dict[str, Any]]:
+    sections = [(_title(unit), site_section(unit)) for unit in units]
+    return [{"title": title, **one} for title, one in sections if one is not None]
+
+
 def _title(unit: Unit) -> str:
     kind = _DATATYPES.get(unit.datatype, unit.datatype)
     words = spoken(unit.entities)
@@ -192,6 +199,7 @@ def _overview_rows(unit: Unit) -> list[dict[str, Any]]:
 
 def _warnings(unit: Unit) -> list[str]:
     told = [str(text) for text in unit.sidecar.get("Warnings") or []]
+    told += [] if unit.sites is None else unit.sites.warnings
     unscored: dict[tuple[int, int, str], list[str]] = {}
     for space, numbers in unit.summary.items():
         n_targets = numbers.get("n_targets", 0)

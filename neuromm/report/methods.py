@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from neuromm.report.site_methods import sites_paragraph
+
 __all__ = [
     "GENERAL_REFERENCES",
     "methods_paragraphs",
@@ -34,6 +36,18 @@ _REFERENCES = {
     "4:1896. doi:10.21105/joss.01896",
     "fmriprep": "Esteban O, et al. (2019) fMRIPrep: a robust preprocessing pipeline "
     "for functional MRI. Nat Methods 16:111-116. doi:10.1038/s41592-018-0235-4",
+    "subramaniam": "Subramaniam V, Conwell C, Wang C, Kreiman G, Katz B, Cases I, "
+    "Barbu A (2024) Revealing vision-language integration in the brain with multimodal "
+    "networks. ICML",
+    "berger": "Berger RL, Hsu JC (1996) Bioequivalence trials, intersection-union "
+    "tests and equivalence confidence sets. Stat Sci 11:283-319. "
+    "doi:10.1214/ss/1032280304",
+    "politis": "Politis DN, Romano JP (1992) A circular block-resampling procedure for "
+    "stationary data. In: LePage R, Billard L (eds) Exploring the Limits of Bootstrap. "
+    "Wiley, pp 263-270",
+    "by": "Benjamini Y, Yekutieli D (2001) The control of the false discovery rate in "
+    "multiple testing under dependency. Ann Stat 29:1165-1188. "
+    "doi:10.1214/aos/1013699998",
     "fsaverage": "Fischl B, Sereno MI, Tootell RBH, Dale AM (1999) High-resolution "
     "intersubject averaging and a coordinate system for the cortical surface. "
     "Human Brain Mapping 8:272-284",
@@ -83,12 +97,13 @@ def methods_text(design: Mapping[str, Any]) -> str:
 
 
 def methods_paragraphs(design: Mapping[str, Any]) -> list[str]:
-    """Paragraphs of `methods_text`: data, features, model, statistics, software."""
+    """Paragraphs of `methods_text`: data, features, model, statistics, sites, tools."""
     paragraphs = (
         _responses(design),
         _features(design),
         _model(design),
         _statistics(design),
+        sites_paragraph(design),
         _software(design),
     )
     return [text for text in paragraphs if text]
@@ -110,7 +125,11 @@ def methods_references(design: Mapping[str, Any]) -> list[str]:
         keys += ["li"] if _local_reference(design) else []
     if design.get("n_permutations"):
         keys += ["bh", "phipson"]
-    return sorted(_REFERENCES[key] for key in keys)
+    sites = design.get("sites")
+    if sites:
+        keys += ["subramaniam", "berger", "politis"]
+        keys.append("by" if sites.get("correction") == "by" else "bh")
+    return sorted(_REFERENCES[key] for key in dict.fromkeys(keys))
 
 
 def _responses(design: Mapping[str, Any]) -> str:

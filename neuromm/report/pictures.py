@@ -27,7 +27,13 @@ from neuromm.report.figures.surfaces import N_VERTICES
 from neuromm.report.summary import SIGNIFICANCE, channel_peaks, region_table
 from neuromm.report.units import Unit
 
-__all__ = ["Gallery", "masked_scores", "unit_pictures", "volume_pictures"]
+__all__ = [
+    "Gallery",
+    "drawn_volume",
+    "masked_scores",
+    "unit_pictures",
+    "volume_pictures",
+]
 
 _MAX_MAPS = 6  # feature spaces that are drawn on a brain; the table holds all
 _MIN_CHANNELS_FOR_REGIONS = 9
@@ -135,9 +141,23 @@ def volume_pictures(
     rates = None if q is None else np.asarray(q.dataobj, dtype=np.float32)
     shown, note = masked_scores(values, rates, limits, untested)
     drawn = nib.Nifti1Image(shown.astype(np.float32), image.affine)
+    return drawn_volume(drawn, limits, name=name, note=note)
+
+
+def drawn_volume(
+    drawn: Any,
+    limits: tuple[float, float],
+    *,
+    name: str,
+    note: str,
+    measure: str = "r",
+) -> list[Picture]:
+    """A volume in MNI space of which 0 is not drawn, on glass brain and fsaverage5."""
     return [
-        glass_brain(_coarsened(drawn), limits, name=name, note=note),
-        surface_map(volume_on_surface(drawn), limits, name=name, note=note),
+        glass_brain(_coarsened(drawn), limits, name=name, note=note, measure=measure),
+        surface_map(
+            volume_on_surface(drawn), limits, name=name, note=note, measure=measure
+        ),
     ]
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = [
+    "NO_REGION",
     "SIGNIFICANCE",
     "alpha_edges",
     "channel_peaks",
@@ -17,7 +18,7 @@ __all__ = [
 SIGNIFICANCE = 0.05  # false discovery rate below which a target counts
 _N_TOP_REGIONS = 5
 _N_NAMES = 20
-_NO_REGION = ("", "n/a", "unknown", "background")
+NO_REGION = ("", "n/a", "unknown", "background")
 
 
 def unit_summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -142,7 +143,7 @@ def _space_summary(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _has_region(regions: pd.Series) -> pd.Series:
     named = regions.notna()
-    return named & ~regions.astype(str).str.strip().str.lower().isin(_NO_REGION)
+    return named & ~regions.astype(str).str.strip().str.lower().isin(NO_REGION)
 
 
 def _rounded(value: float) -> float:

@@ -12,6 +12,7 @@ import pandas as pd
 from neuromm.core import DataError, InputMissingError
 from neuromm.core.files import read_json
 from neuromm.report.naming import bids_name, contrast_label, label_of, parse_name
+from neuromm.report.site_tables import MappedSites, read_sites
 
 __all__ = ["Unit", "read_subjects", "read_units"]
 
@@ -68,13 +69,19 @@ class Unit:
             if name in self.entities
         }
         design: Mapping[str, Any] = self.sidecar.get("Encoding") or {}
-        return {**told, "datatype": self.datatype, **design}
+        sites = {} if self.sites is None else {"sites": self.sites.design}
+        return {**told, "datatype": self.datatype, **design, **sites}
 
     @property
     def summary(self) -> Mapping[str, Mapping[str, Any]]:
         """Numbers of each feature space."""
         summary: Mapping[str, Mapping[str, Any]] = self.sidecar.get("Summary") or {}
         return summary
+
+    @cached_property
+    def sites(self) -> MappedSites | None:
+        """Sites of multimodal integration; None where none were mapped."""
+        return read_sites(self.path)
 
     @property
     def spaces(self) -> list[str]:

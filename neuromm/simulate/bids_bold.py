@@ -17,7 +17,12 @@ from neuromm.simulate.bold import (
     motion,
 )
 from neuromm.simulate.film import Film, shown_clips
-from neuromm.simulate.planted_brain import FRAME, brain_mask, planted_kind
+from neuromm.simulate.planted_brain import (
+    FRAME,
+    brain_mask,
+    planted_kind,
+    planted_regions,
+)
 from neuromm.simulate.tuning import planted_weights
 
 __all__ = ["BOLD_SIDECAR", "EVENTS_PER_BOLD_RUN", "write_bold"]
@@ -57,7 +62,7 @@ def write_bold(
     root : Path
     subject : str
     film : Film
-    tuning : array of shape (n_regions + 1, 2, n_features)
+    tuning : array of shape (n_regions + 1, n_drivers, n_features)
     shift : array of shape (n_regions, 3)
         Position of the subject's regions against the common ones, in mm.
     n_runs : int
@@ -71,7 +76,7 @@ def write_bold(
     mask_img = brain_mask(_SPACING_MM)
     mask = np.asarray(mask_img.dataobj) > 0
     times = (np.arange(_N_VOLUMES) + 0.5) * _TR_S
-    values = np.hstack([film.features["vision"], film.features["language"]])
+    values = film.driving
     runs = []
     for number in range(n_runs):
         events = _events(rng, film, number, n_runs)
@@ -116,7 +121,8 @@ def _voxels(
 ) -> tuple[BoldVoxels, pd.DataFrame]:
     indices = np.argwhere(mask)
     centres = indices @ affine[:3, :3].T + affine[:3, 3]
-    kinds, region, depth = planted_kind(centres, shift)
+    regions = planted_regions(interactive=tuning.shape[1] > 2)
+    kinds, region, depth = planted_kind(centres, shift, regions)
     weights = planted_weights(rng, tuning, kinds, region)
     driven = kinds != "none"
     r_max = np.where(driven, _R_MAX[0] + (_R_MAX[1] - _R_MAX[0]) * depth, 0.0)

@@ -19,10 +19,11 @@ from neuromm.simulate.bids_files import (
 from neuromm.simulate.bids_voltage import (
     EVENTS_PER_VOLTAGE_RUN,
     SIDECARS,
+    voltage_sidecar,
     write_voltage,
 )
 from neuromm.simulate.film import Film, make_film
-from neuromm.simulate.planted_brain import REGIONS
+from neuromm.simulate.planted_brain import planted_regions
 
 __all__ = ["BidsTruth", "make_bids_dataset"]
 
@@ -53,7 +54,8 @@ class BidsTruth:
         A row a voxel, contact or sensor: ``subject``; ``datatype`` (``func``, ``ieeg``
         or ``eeg``); ``target`` (voxel indices as in ``"12-30-4"``, or the channel);
         ``x``, ``y``, ``z`` (mm, MNI; nan for EEG); ``kind`` (``vision``, ``language``,
-        ``both`` or ``none``); ``r_max``, the correlation of the noise-free signal with
+        ``both``, a sum of them; ``interactive``, their products; or ``none``);
+        ``r_max``, the correlation of the noise-free signal with
         the recording once drift, motion and line noise are gone (for channels, at the
         peak of the response).
     table_path : Path
@@ -74,6 +76,7 @@ def make_bids_dataset(
     n_subjects: int = 3,
     modalities: Sequence[str] = ("fmri", "ieeg"),
     n_runs: int = 3,
+    interactive: bool = False,
     rng: int | np.random.Generator = 0,
 ) -> BidsTruth:
     """Write a valid BIDS data set of which the right answer is known.
@@ -90,6 +93,10 @@ def make_bids_dataset(
         256 Hz, BrainVision. ``"eeg"``: 19 electrodes of the 10-20 system.
     n_runs : int
         Runs a subject and modality, at least 2 to hold one out.
+    interactive : bool
+        Plant sites of integration: two further regions, and a fourth depth electrode,
+        answer to products of vision and language; the features ``"joint"``, as of a
+        network trained on both, know these products.
     rng : int or Generator
         The same seed gives the same bytes.
 
@@ -116,10 +123,14 @@ def make_bids_dataset(
     n_clips = n_runs * max(_EVENTS[modality] for modality in modalities)
     # Spawned streams: sub-02 is the same, whether there are two subjects or ten.
     film_rng, weight_rng, *subject_rngs = rng.spawn(2 + n_subjects)
-    film = make_film(film_rng, n_clips, _N_FEATURES)
-    tuning = weight_rng.standard_normal((len(REGIONS) + 1, 2, _N_FEATURES))
+    film = make_film(film_rng, n_clips, _N_FEATURES, joint=interactive)
+    n_regions, n_drivers = (
+        len(planted_regions(interactive=interactive)),
+        len(film.drivers),
+    )
+    tuning = weight_rng.standard_normal((n_regions + 1, n_drivers, _N_FEATURES))
     subjects = tuple(f"{i + 1:02d}" for i in range(n_subjects))
-    write_root(root, subjects, _root_sidecars(modalities))
+    write_root(root, subjects, _root_sidecars(modalities, interactive))
     features = write_features(root, film)
     derivatives = {}
     if "fmri" in modalities:
@@ -167,8 +178,11 @@ def _check(root: Path, n_subjects: int, modalities: Sequence[str], n_runs: int) 
         )
 
 
-def _root_sidecars(modalities: Sequence[str]) -> dict[str, Mapping[str, object]]:
-    known = {"bold": BOLD_SIDECAR, **SIDECARS}
+def _root_sidecars(
+    modalities: Sequence[str], interactive: bool
+) -> dict[str, Mapping[str, object]]:
+    known = {name: voltage_sidecar(name, interactive=interactive) for name in SIDECARS}
+    known["bold"] = BOLD_SIDECAR
     suffixes = ["bold" if name == "fmri" else name for name in modalities]
     return {suffix: known[suffix] for suffix in dict.fromkeys(suffixes)}
 
@@ -183,7 +197,8 @@ def _write_subject(
     rng: np.random.Generator,
 ) -> list[pd.DataFrame]:
     streams = dict(zip(("brain", *_EVENTS), rng.spawn(1 + len(_EVENTS)), strict=True))
-    shift = _REGION_SHIFT_MM * streams["brain"].standard_normal((len(REGIONS), 3))
+    n_regions = len(tuning) - 1
+    shift = _REGION_SHIFT_MM * streams["brain"].standard_normal((n_regions, 3))
     tables = []
     for modality in dict.fromkeys(modalities):
         if modality == "fmri":

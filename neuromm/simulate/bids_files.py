@@ -29,9 +29,9 @@ Simulated recordings of a film, with planted truth
 Made by neuromm.simulate.make_bids_dataset. No person was measured.
 
 Every clip of the film has features for vision and for language
-(derivatives/features). Voxels and contacts follow one of them, both, or none;
-derivatives/features/truth.tsv says which. The files below stimuli/ only stand for the
-clips that events.tsv names.
+(derivatives/features). Voxels and contacts follow one of them, both, their products,
+or none; derivatives/features/truth.tsv says which. The files below stimuli/ only stand
+for the clips that events.tsv names.
 """
 
 _EVENT_COLUMNS = {

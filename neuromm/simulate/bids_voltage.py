@@ -15,10 +15,15 @@ from neuromm.simulate.field_potentials import (
     voltage_run,
 )
 from neuromm.simulate.film import Film, shown_clips
-from neuromm.simulate.planted_brain import FRAME, depth_contacts, planted_kind
+from neuromm.simulate.planted_brain import (
+    FRAME,
+    depth_contacts,
+    planted_kind,
+    planted_regions,
+)
 from neuromm.simulate.tuning import planted_weights
 
-__all__ = ["EVENTS_PER_VOLTAGE_RUN", "SIDECARS", "write_voltage"]
+__all__ = ["EVENTS_PER_VOLTAGE_RUN", "SIDECARS", "voltage_sidecar", "write_voltage"]
 
 EVENTS_PER_VOLTAGE_RUN = 200
 _SFREQ_HZ = 256.0
@@ -36,6 +41,7 @@ _EEG_KINDS = {
     "F7": "language", "T3": "language", "C3": "language",
     "P3": "both", "Pz": "both", "P4": "both",
 }  # fmt: skip
+_INTERACTIVE_EEG = {"Cz": "interactive", "C4": "interactive"}
 _EEG_NAMES = (
     "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T3", "C3", "Cz", "C4", "T4", "T5",
     "P3", "Pz", "P4", "T6", "O1", "O2",
@@ -68,6 +74,17 @@ SIDECARS: dict[str, dict[str, Any]] = {
 }
 
 
+def voltage_sidecar(datatype: str, *, interactive: bool) -> dict[str, Any]:
+    """Metadata of all runs of a data type, with the fourth shaft where there is one."""
+    if datatype != "ieeg" or not interactive:
+        return SIDECARS[datatype]
+    return SIDECARS["ieeg"] | {
+        "iEEGElectrodeGroups": "LO, LT, LP, LA: depth electrodes of the left "
+        "hemisphere",
+        "SEEGChannelCount": 40,
+    }
+
+
 def write_voltage(
     root: Path,
     subject: str,
@@ -92,16 +109,17 @@ def write_voltage(
         A row a channel, see `BidsTruth`.
     """
     folder = root / f"sub-{subject}" / datatype
+    interactive = tuning.shape[1] > 2
     if datatype == "ieeg":
-        truth, region, r_max = _contacts(rng, shift)
+        truth, region, r_max = _contacts(rng, shift, interactive)
         _write_electrodes(folder, f"sub-{subject}_space-{FRAME}", truth)
     else:
-        truth, region, r_max = _sensors()
+        truth, region, r_max = _sensors(interactive)
     kinds = truth["kind"].to_numpy(dtype=object)
     weights = planted_weights(rng, tuning, kinds, region)
     weights *= WINDOW_NOISE_V * r_max / np.sqrt(1 - r_max**2)
     channels = PlantedChannels(kinds=kinds, weights=weights)
-    values = np.hstack([film.features["vision"], film.features["language"]])
+    values = film.driving
     for number in range(n_runs):
         events = _events(rng, film, number, n_runs)
         n_times = int((events["onset"].iloc[-1] + 4) * _SFREQ_HZ)
@@ -122,18 +140,23 @@ def write_voltage(
 
 
 def _contacts(
-    rng: np.random.Generator, shift: NDArray[np.floating]
+    rng: np.random.Generator, shift: NDArray[np.floating], interactive: bool
 ) -> tuple[pd.DataFrame, NDArray[np.intp], NDArray[np.floating]]:
-    contacts = depth_contacts(rng).rename(columns={"name": "target"})
+    contacts = depth_contacts(rng, interactive=interactive)
+    contacts = contacts.rename(columns={"name": "target"})
     points = contacts[["x", "y", "z"]].to_numpy()
-    kinds, region, depth = planted_kind(points, shift)
+    regions = planted_regions(interactive=interactive)
+    kinds, region, depth = planted_kind(points, shift, regions)
     contacts["kind"] = kinds
     r_max = np.where(region >= 0, _R_MAX[0] + (_R_MAX[1] - _R_MAX[0]) * depth, 0.0)
     return contacts, region, r_max
 
 
-def _sensors() -> tuple[pd.DataFrame, NDArray[np.intp], NDArray[np.floating]]:
-    kinds = [_EEG_KINDS.get(name, "none") for name in _EEG_NAMES]
+def _sensors(
+    interactive: bool,
+) -> tuple[pd.DataFrame, NDArray[np.intp], NDArray[np.floating]]:
+    planted = _EEG_KINDS | (_INTERACTIVE_EEG if interactive else {})
+    kinds = [planted.get(name, "none") for name in _EEG_NAMES]
     sensors = pd.DataFrame({"target": _EEG_NAMES, "kind": kinds})
     sensors[["x", "y", "z"]] = np.nan
     r_max = np.where(sensors["kind"] != "none", np.mean(_R_MAX), 0.0)

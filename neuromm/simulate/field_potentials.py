@@ -25,6 +25,7 @@ LATENCIES: Mapping[str, tuple[float, float]] = {
     "vision": (0.10, 0.30),
     "language": (0.30, 0.50),
     "both": (0.35, 0.60),
+    "interactive": (0.35, 0.60),
 }
 LINE_FREQ = 50.0  # Hz
 
@@ -41,7 +42,7 @@ class PlantedChannels:
     Attributes
     ----------
     kinds : sequence of str
-        ``"vision"``, ``"language"``, ``"both"`` or ``"none"``, one a channel.
+        A key of `LATENCIES` or ``"none"``, one a channel.
     weights : array of shape (n_features, n_channels)
         V at the peak, per unit of a feature.
     """

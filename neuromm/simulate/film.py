@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 __all__ = ["Film", "make_film", "shown_clips"]
 
 
+# Deviation of the products in the joint space, where that of vision and language is 1:
+# a ridge with few samples finds what is large.
+_PRODUCT_SIZE = 2.0
+
+
 @dataclass(frozen=True)
 class Film:
     """Clips and what two networks make of them.
@@ -19,11 +24,21 @@ class Film:
     clips : tuple of str
         Paths below ``stimuli/``, the values of ``stim_file``.
     features : mapping of str to array of shape (n_clips, n_features)
-        Feature space to independent standard normal values.
+        Feature space to its values: independent standard normal ones of ``"vision"``
+        and ``"language"`` and, where there are sites of integration, ``"joint"``.
+    drivers : mapping of str to array of shape (n_clips, n_features)
+        What targets answer to: ``"vision"``, ``"language"`` and, where there are sites
+        of integration, ``"products"`` of one with the other.
     """
 
     clips: tuple[str, ...]
     features: Mapping[str, NDArray[np.floating]]
+    drivers: Mapping[str, NDArray[np.floating]]
+
+    @property
+    def driving(self) -> NDArray[np.floating]:
+        """All drivers side by side, (n_clips, n_drivers * n_features)."""
+        return np.hstack(list(self.drivers.values()))
 
     def table(self, space: str) -> pd.DataFrame:
         """Feature table of a space: ``stim_file`` and a column a feature."""
@@ -34,15 +49,36 @@ class Film:
         return table
 
 
-def make_film(rng: np.random.Generator, n_clips: int, n_features: int) -> Film:
-    """Draw a film of ``n_clips`` clips with features for vision and language."""
+def make_film(
+    rng: np.random.Generator, n_clips: int, n_features: int, *, joint: bool = False
+) -> Film:
+    """Draw a film of ``n_clips`` clips with features for vision and language.
+
+    Parameters
+    ----------
+    rng : Generator
+    n_clips, n_features : int
+    joint : bool
+        Also products of features of both, and a space ``"joint"``: a rotation of
+        vision, language and products, as a network trained on both may have.
+    """
     # Six decimals, as written to the tables: the files are then the truth itself.
+    features = {
+        space: np.round(rng.standard_normal((n_clips, n_features)), 6)
+        for space in ("vision", "language")
+    }
+    drivers = dict(features)
+    if joint:
+        pairs = rng.permutation(n_features), rng.permutation(n_features)
+        products = features["vision"][:, pairs[0]] * features["language"][:, pairs[1]]
+        drivers["products"] = products
+        everything = np.hstack([*features.values(), _PRODUCT_SIZE * products])
+        square = rng.standard_normal((everything.shape[1], everything.shape[1]))
+        features["joint"] = np.round(everything @ np.linalg.qr(square)[0], 6)
     return Film(
         clips=tuple(f"film/clip-{i + 1:04d}.txt" for i in range(n_clips)),
-        features={
-            space: np.round(rng.standard_normal((n_clips, n_features)), 6)
-            for space in ("vision", "language")
-        },
+        features=features,
+        drivers=drivers,
     )
 
 

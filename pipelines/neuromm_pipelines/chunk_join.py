@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from neuromm.core import DataError, EncodingResult, TargetSpace
+from neuromm.core import DataError, EncodingResult, SiteMap, TargetSpace
+from neuromm_pipelines.site_chunks import unpacked
 
-__all__ = ["joined_results"]
+__all__ = ["joined_maps", "joined_results"]
 
 
 def joined_results(
@@ -43,6 +44,22 @@ def joined_results(
     n_spaces = len(filled[0]["spaces"])
     joined = (_joined(filled, i, responses, targets) for i in range(n_spaces))
     return {result.space: result for result in joined}
+
+
+def joined_maps(chunks: Sequence[Mapping[str, Any]]) -> SiteMap | None:
+    """Put the maps of sites of a unit's chunks together; None if there are none.
+
+    The false discovery rate, and so which target is a site, is that of all sites.
+
+    Parameters
+    ----------
+    chunks : sequence of mapping
+        What `UnitChunks.read` gives, in the order of the targets.
+    """
+    from neuromm.encoding.site_decision import joined_sites
+
+    maps = [unpacked(one["sites"], one["arrays"]) for one in chunks if "sites" in one]
+    return joined_sites(maps) if maps else None
 
 
 def _joined(

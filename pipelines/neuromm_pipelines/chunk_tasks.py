@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from neuromm.core import InputMissingError, OutputError
 from neuromm.core.provenance import config_digest
-from neuromm_pipelines.chunk_join import joined_results
+from neuromm_pipelines.chunk_join import joined_maps, joined_results
 from neuromm_pipelines.chunks import UnitChunks, as_ranges, target_part
 from neuromm_pipelines.encode_plan import check_memory
+from neuromm_pipelines.encode_sites import bins_a_site, fit_sites
 from neuromm_pipelines.encode_unit import (
     EncodingUnit,
     Prepared,
@@ -117,11 +118,13 @@ def encode_chunk(
             if chunks.read(number) is not None:
                 return "skipped"
             _, prepared = _prepared_once(config, unit, chunks)
-            n_targets = prepared.responses.sizes["target"]
-            part = target_part(n_targets, config.chunks, number)
-            empty = part.start == part.stop
-            results = {} if empty else fit_unit(config, prepared, part)
-            chunks.write(number, part, results)
+            part = _part(config, prepared, number)
+            if part.start == part.stop:
+                chunks.write(number, part, {})
+            else:
+                results = fit_unit(config, prepared, part)
+                sites = fit_sites(config, prepared, part)
+                chunks.write(number, part, results, sites)
         return "done"
 
     with _one_task:
@@ -172,7 +175,8 @@ def join_unit(
                 before()
             tables, prepared = _prepared_once(config, unit, chunks)
             results = joined_results(there, prepared.responses, prepared.targets)
-            state.finish(write_results(config, unit, tables, prepared, results))
+            sites = joined_maps(there)
+            state.finish(write_results(config, unit, tables, prepared, results, sites))
             chunks.remove()
         return "done"
 
@@ -183,6 +187,13 @@ def join_unit(
 def forget_prepared() -> None:
     """Let go of the samples that this process keeps for a next chunk."""
     _kept.clear()
+
+
+def _part(config: "EncodeConfig", prepared: Prepared, number: int) -> slice:
+    """Targets of a chunk; where sites are mapped, their time bins stay together."""
+    n_targets = prepared.responses.sizes["target"]
+    together = 1 if config.sites is None else bins_a_site(prepared.responses)
+    return target_part(n_targets, config.chunks, number, together)
 
 
 def _all_chunks(chunks: UnitChunks) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from neuromm.core.files import atomic_path, write_json
 from neuromm_pipelines.units import STATE_FOLDER, differences, locked
 
 if TYPE_CHECKING:
-    from neuromm.core import EncodingResult
+    from neuromm.core import EncodingResult, SiteMap
 
 __all__ = [
     "CHUNK_FOLDER",
@@ -32,8 +32,8 @@ __all__ = [
 CHUNK_FOLDER = Path(STATE_FOLDER, "chunks")
 
 
-def target_part(n_targets: int, n_chunks: int, number: int) -> slice:
-    """Columns of one chunk: contiguous, and of one size up to one target.
+def target_part(n_targets: int, n_chunks: int, number: int, together: int = 1) -> slice:
+    """Columns of one chunk: contiguous, and of one size up to ``together`` targets.
 
     Parameters
     ----------
@@ -41,6 +41,9 @@ def target_part(n_targets: int, n_chunks: int, number: int) -> slice:
         The cut depends on nothing else. With more chunks than targets some are empty.
     number : int
         1 to ``n_chunks``.
+    together : int
+        Neighbours that are not cut apart, such as the time bins of a site; divides
+        ``n_targets``.
 
     Raises
     ------
@@ -49,7 +52,9 @@ def target_part(n_targets: int, n_chunks: int, number: int) -> slice:
     """
     if not 1 <= number <= n_chunks:
         raise UsageError(f"chunks are numbered from 1 to {n_chunks}, got {number}")
-    return slice((number - 1) * n_targets // n_chunks, number * n_targets // n_chunks)
+    n_wholes = n_targets // together
+    edges = ((number - 1) * n_wholes // n_chunks, number * n_wholes // n_chunks)
+    return slice(edges[0] * together, edges[1] * together)
 
 
 def chunk_number(text: str) -> tuple[int, int]:
@@ -156,10 +161,16 @@ class UnitChunks:
         return self.folder / f"chunk-{number}-of-{self.n_chunks}.npz"
 
     def write(
-        self, number: int, part: slice, results: "Mapping[str, EncodingResult]"
+        self,
+        number: int,
+        part: slice,
+        results: "Mapping[str, EncodingResult]",
+        sites: "SiteMap | None" = None,
     ) -> Path:
         """Keep what was fitted on the targets ``part``; whole or not at all."""
         import numpy as np
+
+        from neuromm_pipelines.site_chunks import packed
 
         spaces: list[dict[str, Any]] = []
         arrays: dict[str, Any] = {}
@@ -177,6 +188,9 @@ class UnitChunks:
             if result.predictions is not None:
                 arrays[f"predictions_{index}"] = result.predictions.to_numpy()
         header = {"part": [part.start, part.stop], "spaces": spaces, **self.stamp}
+        if sites is not None:
+            header["sites"], of_sites = packed(sites)
+            arrays |= of_sites
         path = self.path(number)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(

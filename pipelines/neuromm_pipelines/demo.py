@@ -16,7 +16,7 @@ from neuromm_pipelines.command_line import RESEARCH_USE, QuietAliases, add_flag
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DemoConfig", "main", "recovery", "run"]
+__all__ = ["DemoConfig", "main", "recovery", "run", "site_recovery"]
 
 _MARK = ".neuromm-demo"
 
@@ -28,6 +28,7 @@ class DemoConfig:
     folder: Path
     n_subjects: int = 3
     n_permutations: int = 5000
+    n_resamples: int = 1000
     seed: int = 0
 
 
@@ -66,6 +67,7 @@ def run(config: DemoConfig) -> int:
         dataset,
         n_subjects=config.n_subjects,
         modalities=("fmri", "ieeg"),
+        interactive=True,
         rng=config.seed,
     )
     arguments = [str(dataset), str(output)]
@@ -76,6 +78,9 @@ def run(config: DemoConfig) -> int:
         *(f"{name}={path}" for name, path in truth.derivatives.items()),
         "--confounds", "motion6",
         "--n-permutations", str(config.n_permutations),
+        "--sites", "--sites-over-time", "cluster",
+        "--n-resamples", str(config.n_resamples),
+        "--nprocs", "2", "--omp-nthreads", "1",
         "--skip-bids-validation",
     ]  # fmt: skip
     print("neuromm encode " + " ".join([*arguments, "participant", *options]))
@@ -87,6 +92,8 @@ def run(config: DemoConfig) -> int:
         return code
     print("\nplanted truth, found at a false discovery rate of 0.05 (simulated data):")
     print(recovery(output, truth.table).to_string(index=False))
+    print("\nsites of multimodal integration, planted and found (simulated data):")
+    print(site_recovery(output, truth.table).to_string(index=False))
     reports = sorted(output.glob("*.html"))
     print(f"\n{time.monotonic() - started:.0f} s. Open in a browser:")
     for report in reports:
@@ -107,7 +114,7 @@ def recovery(output_dir: Path, truth: "pd.DataFrame") -> "pd.DataFrame":
         Output of ``neuromm encode``.
     truth : DataFrame
         ``subject``, ``datatype``, ``target`` and ``kind`` (vision, language, both,
-        none), a row a target.
+        interactive, none), a row a target.
 
     Returns
     -------
@@ -145,6 +152,52 @@ def recovery(output_dir: Path, truth: "pd.DataFrame") -> "pd.DataFrame":
     wrong = table["found"] - table["hits"]
     table["false_discoveries"] = (wrong / table["found"].clip(lower=1)).round(3)
     return table.drop(columns="hits")
+
+
+def site_recovery(output_dir: Path, truth: "pd.DataFrame") -> "pd.DataFrame":
+    """Compare the sites of integration with the planted ones.
+
+    Parameters
+    ----------
+    output_dir, truth
+        As for `recovery`. Sites are the targets of kind ``interactive``.
+
+    Returns
+    -------
+    table : DataFrame
+        A row a data type: ``planted`` sites, ``found`` targets, ``sensitivity`` (found
+        of the planted), ``false_sites`` (found and not planted), and ``kinds``: what
+        the false ones follow.
+    """
+    import pandas as pd
+
+    rows = []
+    for datatype, of_type in truth.groupby("datatype"):
+        is_planted, is_found, kinds = [], [], []
+        for subject, planted in of_type.groupby("subject"):
+            (path,) = output_dir.glob(
+                f"sub-{subject}/**/{datatype}/*_desc-multimodalsites_scores.tsv"
+            )
+            table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+            sites = set(table.loc[table["is_site"] == "true", "target"])
+            kinds += planted["kind"].tolist()
+            is_planted += (planted["kind"] == "interactive").tolist()
+            is_found += planted["target"].isin(sites).tolist()
+        found = pd.DataFrame({"kind": kinds, "planted": is_planted, "found": is_found})
+        false = found.loc[found["found"] & ~found["planted"], "kind"].value_counts()
+        hits = int((found["planted"] & found["found"]).sum())
+        n_planted = int(found["planted"].sum())
+        rows.append(
+            {
+                "datatype": datatype,
+                "planted": n_planted,
+                "found": int(found["found"].sum()),
+                "sensitivity": round(hits / max(n_planted, 1), 3),
+                "false_sites": int(false.sum()),
+                "kinds": ", ".join(f"{n} {kind}" for kind, n in false.items()) or "-",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _simes(p: "pd.Series") -> float:

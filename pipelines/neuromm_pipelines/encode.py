@@ -28,6 +28,7 @@ from neuromm_pipelines.encode_settings import (
     BoldSettings,
     EpochSettings,
     ModelSettings,
+    SiteSettings,
 )
 
 __all__ = ["EncodeConfig", "build_parser", "main", "run"]
@@ -57,6 +58,7 @@ class EncodeConfig:
     bold: BoldSettings = field(default_factory=BoldSettings)
     epochs: EpochSettings = field(default_factory=EpochSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    sites: SiteSettings | None = None  # None: no map of sites
 
     chunks: int = 1
     targets_chunk: tuple[int, int] | None = None  # number from 1, and number of chunks
@@ -143,7 +145,13 @@ def run(config: EncodeConfig) -> int:
     neuromm.core.NeurommError
         If nothing can be started: a folder, a label or a feature table is wrong.
     """
-    from neuromm_pipelines import encode_unit, execution, outcomes, reporting
+    from neuromm_pipelines import (
+        encode_sites,
+        encode_unit,
+        execution,
+        outcomes,
+        reporting,
+    )
 
     _check_folders(config)
     elsewhere = config.analysis_level == "group" or (
@@ -164,6 +172,7 @@ def run(config: EncodeConfig) -> int:
             "no feature space was given: --features vision=PATH [language=PATH …] "
             "(docs/features.md shows the format)"
         )
+    encode_sites.check_sites(config)
     if not config.skip_bids_validation:
         _validate_input(config.bids_dir)
     units = encode_unit.find_units(config)
@@ -257,6 +266,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         epoch_settings,
         model_settings,
     )
+    from neuromm_pipelines.site_flags import site_settings
 
     backend, device = chosen_device(args.device, args.backend)
     targets_chunk = chunk_number(args.targets_chunk) if args.targets_chunk else None
@@ -280,6 +290,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         bold=bold_settings(args),
         epochs=epoch_settings(args),
         model=model_settings(args),
+        sites=site_settings(args),
         chunks=chunks,
         targets_chunk=targets_chunk,
         executor=args.executor,
@@ -304,7 +315,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of ``neuromm encode``."""
-    from neuromm_pipelines import encode_flags
+    from neuromm_pipelines import encode_flags, site_flags
 
     parser = argparse.ArgumentParser(
         prog="neuromm encode",
@@ -325,6 +336,7 @@ def build_parser() -> argparse.ArgumentParser:
     encode_flags.add_bold(parser.add_argument_group("fMRI"))
     encode_flags.add_epochs(parser.add_argument_group("EEG, MEG and iEEG"))
     encode_flags.add_model(parser.add_argument_group("model and statistics"))
+    site_flags.add_sites(parser.add_argument_group("sites of multimodal integration"))
     encode_flags.add_spreading(parser.add_argument_group("spreading the work"))
     encode_flags.add_running(parser.add_argument_group("running"))
     add_flag(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from neuromm.features.exchange import FeatureTable
     from neuromm.prepare import ContactSpace, SensorSpace
 
-__all__ = ["epochs_size", "prepare_epochs"]
+__all__ = ["epochs_bins", "epochs_size", "prepare_epochs"]
 
 _CHANNEL_TYPES = {
     "eeg": ["eeg"],
@@ -125,6 +125,11 @@ def epochs_size(
     )
     channels = _data_channels(samples[0].data, samples[0])
     return n_events, len(channels) * len(_bin_centres(samples[0].data, settings))
+
+
+def epochs_bins(study: Study, settings: EpochSettings) -> int:
+    """Time bins of each channel, without reading the signals."""
+    return len(_bin_centres(next(iter(study)).data, settings))
 
 
 def _bin_centres(raw: Any, settings: EpochSettings) -> NDArray[np.float64]:

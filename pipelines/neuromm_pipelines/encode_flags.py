@@ -203,7 +203,7 @@ def add_model(group: Group) -> None:
         group,
         "--sloppy",
         switch=True,
-        help="100 permutations: to try a command out, not for results",
+        help="100 permutations and resamples: to try a command out, not for results",
     )
 
 

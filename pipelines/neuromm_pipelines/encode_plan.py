@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromm.core import ResourceLimitError
+from neuromm_pipelines.encode_sites import n_site_models, site_memory, unimodal_spaces
 from neuromm_pipelines.encode_unit import (
     EncodingUnit,
     memory_limit,
@@ -33,7 +34,7 @@ def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
     for unit in units:
         n_samples, n_targets = _size(config, unit, tables)
         n_features = sum(table.values.shape[1] for table in tables)
-        n_fitted = _largest_chunk(config, n_targets)
+        n_fitted = _largest_chunk(config, unit, n_targets)
         estimate = _planned(config, n_samples, n_features, n_fitted)
         print(f"{unit.name}")
         for sample in unit.study:
@@ -52,7 +53,14 @@ def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
         if config.chunked:
             each = " each"
             print(f"  cut     {config.chunks} chunks of at most {n_fitted} targets")
-        needed = _inputs(config, n_samples, n_features, n_targets)
+        if config.sites is not None:
+            against = [*unimodal_spaces(config), *config.sites.controls]
+            print(
+                f"  sites   {config.sites.multimodal} against {', '.join(against)} and "
+                f"two linear combinations, {config.sites.n_resamples} resamples"
+            )
+        needed = _inputs(config, n_samples, n_features, n_targets, n_fitted)
+        needed += site_memory(config, n_samples, n_fitted)
         print(
             f"  needs   {(needed + estimate.peak_memory) / 2**20:.1f} MB and about "
             f"{_total_seconds(estimate.seconds, tables, config):.1f} s{each}"
@@ -74,12 +82,12 @@ def check_memory(
 
     n_samples, n_targets = _size(config, unit, tables)
     n_features = sum(table.values.shape[1] for table in tables)
-    n_fitted = _largest_chunk(config, n_targets)
+    n_fitted = _largest_chunk(config, unit, n_targets)
     estimate = _planned(config, n_samples, n_features, n_fitted)
-    inputs = _inputs(config, n_samples, n_features, n_targets)
+    inputs = _inputs(config, n_samples, n_features, n_targets, n_fitted)
     available = psutil.virtual_memory().available
     allowed = min(memory_limit(config) or available, available)
-    needed = inputs + estimate.peak_memory
+    needed = inputs + estimate.peak_memory + site_memory(config, n_samples, n_fitted)
     if needed > allowed:
         work = f"a chunk of {n_fitted} of " if config.chunked else ""
         raise ResourceLimitError(
@@ -103,15 +111,25 @@ def _size(
     return epochs_size(unit.study, tables, config.epochs, config.trial_type)
 
 
-def _largest_chunk(config: "EncodeConfig", n_targets: int) -> int:
-    return -(-n_targets // config.chunks)
+def _largest_chunk(config: "EncodeConfig", unit: EncodingUnit, n_targets: int) -> int:
+    """Targets of the largest chunk; the time bins of a site are not cut apart."""
+    n_bins = 1
+    if config.sites is not None and unit.datatype != "func":
+        from neuromm_pipelines.encode_epochs import epochs_bins
+
+        n_bins = epochs_bins(unit.study, config.epochs)
+    return -(-(n_targets // n_bins) // config.chunks) * n_bins
 
 
 def _inputs(
-    config: "EncodeConfig", n_samples: int, n_features: int, n_targets: int
+    config: "EncodeConfig",
+    n_samples: int,
+    n_features: int,
+    n_targets: int,
+    n_fitted: int,
 ) -> int:
     """Bytes of features and responses; a chunk's responses are a copy of their own."""
-    copied = _largest_chunk(config, n_targets) if config.chunked else 0
+    copied = n_fitted if config.chunked else 0
     return 8 * n_samples * (n_features + n_targets + copied)
 
 
@@ -134,5 +152,6 @@ def _planned(
 def _total_seconds(
     seconds: float, tables: "Sequence[FeatureTable]", config: "EncodeConfig"
 ) -> float:
-    n_models = len(tables) + (config.model.joint and len(tables) > 1)
-    return seconds * n_models
+    concatenated = config.model.joint and "joint" not in config.features
+    n_models = len(tables) + (concatenated and len(tables) > 1)
+    return seconds * (n_models + n_site_models(config))

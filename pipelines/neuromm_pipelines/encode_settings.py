@@ -9,7 +9,13 @@ import numpy as np
 
 from neuromm.core.errors import UsageError
 
-__all__ = ["BoldSettings", "EpochSettings", "ModelSettings", "as_json"]
+__all__ = [
+    "BoldSettings",
+    "EpochSettings",
+    "ModelSettings",
+    "SiteSettings",
+    "as_json",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +90,31 @@ class ModelSettings:
             raise UsageError("--n-permutations must not be negative")
 
 
-def as_json(settings: BoldSettings | EpochSettings | ModelSettings) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSettings:
+    """Which models a site of multimodal integration is judged by, and how."""
+
+    multimodal: str = "joint"
+    unimodal: tuple[str, ...] = ()  # empty: all spaces that are named nowhere else
+    controls: tuple[str, ...] = ()
+    n_resamples: int = 1000
+    over_time: Literal["mean", "max", "cluster"] = "mean"
+    correction: Literal["bh", "by"] = "bh"
+    q: float = 0.05
+    block: int | None = None  # events; None: by the autocorrelation of the responses
+
+    def __post_init__(self) -> None:
+        if self.n_resamples < 100:
+            raise UsageError(
+                f"--n-resamples must be 100 or more, got {self.n_resamples}"
+            )
+        if self.block is not None and self.block < 1:
+            raise UsageError(f"--sites-block must be 1 or more, got {self.block}")
+
+
+def as_json(
+    settings: BoldSettings | EpochSettings | ModelSettings | SiteSettings,
+) -> dict[str, Any]:
     """Settings as a JSON object; paths by name, so that a moved data set matches."""
     content = asdict(settings)
     return {

@@ -13,6 +13,7 @@ from neuromm.core import (
     EncodingResult,
     InputMissingError,
     Provenance,
+    SiteMap,
     Study,
     TargetSpace,
     UsageError,
@@ -20,6 +21,7 @@ from neuromm.core import (
 from neuromm.core.files import file_digest
 from neuromm.core.provenance import package_versions
 from neuromm_pipelines.encode_settings import as_json
+from neuromm_pipelines.encode_sites import bins_a_site, fit_sites
 from neuromm_pipelines.inputs import input_files, input_stamps
 from neuromm_pipelines.outcomes import Outcome, Status, outcome_of
 from neuromm_pipelines.units import UnitState, locked
@@ -196,7 +198,8 @@ def _encode(config: "EncodeConfig", unit: EncodingUnit) -> Status:
         check_memory(config, unit, tables)
         prepared = prepare_unit(config, unit, tables)
         results = fit_unit(config, prepared)
-        state.finish(write_results(config, unit, tables, prepared, results))
+        sites = fit_sites(config, prepared)
+        state.finish(write_results(config, unit, tables, prepared, results, sites))
     return "done"
 
 
@@ -242,28 +245,19 @@ def fit_unit(
         Fit these targets alone. Batches then follow from their number only, so that a
         memory limit changes no bit of a chunk.
     """
-    from neuromm.encoding import BlockedKFold, RunKFold, encode
+    from neuromm.encoding import encode
+    from neuromm_pipelines.outer_cv import outer_cv
 
     model = config.model
     responses = prepared.responses
     if part is not None:
         responses = responses.isel(target=part)
-    n_runs = len(np.unique(responses["run"].to_numpy()))
-    cv: Any
-    if n_runs > 1:
-        cv = RunKFold(model.folds)
-    else:
-        cv = BlockedKFold(
-            model.folds or 5,
-            purge=prepared.embargo,
-            onset=responses["onset"].to_numpy(),
-        )
     responses = responses.astype(np.float32 if config.low_mem else np.float64)
     return encode(
         prepared.features,
         responses,
         targets=prepared.targets if part is None else None,
-        cv=cv,
+        cv=outer_cv(model, prepared),
         alphas=np.asarray(model.alphas),
         scoring=model.scoring,
         backend=config.backend,
@@ -283,9 +277,10 @@ def write_results(
     tables: "Sequence[FeatureTable]",
     prepared: Prepared,
     results: Mapping[str, EncodingResult],
+    sites: SiteMap | None = None,
 ) -> list[Path]:
     """Write the tables, maps and sidecars of a unit; give their paths."""
-    from neuromm.report import write_predictions, write_unit
+    from neuromm.report import write_predictions, write_sites, write_unit
     from neuromm_pipelines.regions import target_regions
 
     regions, notes = target_regions(
@@ -299,6 +294,8 @@ def write_results(
         seed=config.model.seed,
         inputs={name: file_digest(path) for name, path in inputs.items()},
     )
+    sources = [path for path in (sample.source for sample in samples) if path]
+    spaces = {table.name: _described(table) for table in tables}
     written = write_unit(
         config.output_dir,
         unit.entities,
@@ -307,15 +304,28 @@ def write_results(
         regions=regions,
         design=prepared.design
         | {
-            "feature_spaces": {table.name: _described(table) for table in tables},
+            "feature_spaces": spaces,
             "atlas": config.model.atlas,
             "n_permutations": config.model.n_permutations,
             "scoring": config.model.scoring,
         },
         warnings=[*prepared.warnings, *notes],
         provenance=provenance,
-        sources=[path for path in (sample.source for sample in samples) if path],
+        sources=sources,
     )
+    if sites is not None:
+        n_bins = bins_a_site(prepared.responses)
+        written += write_sites(
+            config.output_dir,
+            unit.entities,
+            unit.datatype,
+            sites,
+            space=prepared.targets,
+            regions=None if regions is None else regions[::n_bins],
+            feature_spaces=spaces,
+            provenance=provenance,
+            sources=sources,
+        )
     if "predictions" in config.model.save:
         written += [
             write_predictions(
@@ -340,27 +350,16 @@ def _described(table: "FeatureTable") -> dict[str, Any]:
 
 
 def read_tables(config: "EncodeConfig") -> "list[FeatureTable]":
-    """Read every feature space.
-
-    Raises
-    ------
-    UsageError
-        If one has the name of the joint model.
-    """
+    """Read every feature space."""
     from neuromm.features.exchange import read_features
 
-    if "joint" in config.features and config.model.joint and len(config.features) > 1:
-        raise UsageError(
-            "'joint' is the name of all feature spaces together: give the space "
-            "another name, or leave the joint model out with --no-joint"
-        )
     return [read_features(path, name) for name, path in config.features.items()]
 
 
 def unit_settings(config: "EncodeConfig", unit: EncodingUnit) -> dict[str, Any]:
     """Everything but the data that can change a number of this unit."""
     data = config.bold if unit.datatype == "func" else config.epochs
-    return {
+    settings = {
         "neuromm": package_versions().get("neuromm"),
         "datatype": unit.datatype,
         "features": list(config.features),
@@ -372,6 +371,9 @@ def unit_settings(config: "EncodeConfig", unit: EncodingUnit) -> dict[str, Any]:
         "data": as_json(data),
         "model": as_json(config.model),
     }
+    if config.sites is not None:
+        settings["sites"] = as_json(config.sites)
+    return settings
 
 
 def memory_limit(config: "EncodeConfig") -> int | None:

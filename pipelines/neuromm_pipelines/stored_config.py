@@ -13,6 +13,7 @@ from neuromm_pipelines.encode_settings import (
     BoldSettings,
     EpochSettings,
     ModelSettings,
+    SiteSettings,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _from_json(content: Mapping[str, Any], output_dir: Path) -> "EncodeConfig":
     values["bold"] = BoldSettings(**values["bold"])
     values["epochs"] = EpochSettings(**values["epochs"])
     values["model"] = ModelSettings(**values["model"])
+    if values.get("sites") is not None:
+        values["sites"] = SiteSettings(**values["sites"])
     return EncodeConfig(**{**values, "output_dir": output_dir})
 
 

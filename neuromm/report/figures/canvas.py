@@ -20,6 +20,7 @@ __all__ = [
     "colour_bar",
     "colour_map",
     "png",
+    "said",
     "score_limits",
     "space_colours",
     "style",
@@ -148,6 +149,11 @@ def colour_bar(
     bar.set_label(label)
     bar.set_ticks(np.linspace(*limits, 3))
     bar.outline.set_visible(False)
+
+
+def said(measure: str) -> str:
+    """Name of a measure beside a colour bar."""
+    return "Pearson's r" if measure == "r" else measure
 
 
 def space_colours(spaces: Sequence[str]) -> dict[str, str]:

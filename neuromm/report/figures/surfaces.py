@@ -13,6 +13,7 @@ from neuromm.report.figures.canvas import (
     colour_bar,
     colour_map,
     png,
+    said,
     style,
 )
 
@@ -30,6 +31,7 @@ def surface_map(
     *,
     name: str,
     note: str = "",
+    measure: str = "r",
 ) -> Picture:
     """Both hemispheres from outside and inside.
 
@@ -41,6 +43,8 @@ def surface_map(
         Ends of the colour bar; a negative lower end draws signed values.
     name, note : str
         What is shown, and the end of the caption.
+    measure : str
+        What the values are; "r" is Pearson's.
     """
     from nilearn import plotting
 
@@ -72,12 +76,12 @@ def surface_map(
             )
             axes.set_box_aspect(None, zoom=1.35)
             axes.set_title(f"{_SIDES[side]}, {view}", y=0.9, fontsize=8)
-        colour_bar(figure, limits, "Pearson's r", place=BAR_PLACE, cmap=cmap)
+        colour_bar(figure, limits, said(measure), place=BAR_PLACE, cmap=cmap)
         highest = np.nanmax([np.nanmax(v, initial=0) for v in values.values()])
         return Picture(
             png(figure),
-            f"Inflated cortex, left and right, from outside and inside: r of {name}, "
-            f"highest {highest:.2f}.",
+            f"Inflated cortex, left and right, from outside and inside: {measure} of "
+            f"{name}, highest {highest:.2f}.",
             f"{name}, on the inflated surface of fsaverage5. {note}".strip(),
         )
 

@@ -13,6 +13,7 @@ from neuromm.report.figures.canvas import (
     colour_bar,
     colour_map,
     png,
+    said,
     style,
 )
 
@@ -22,7 +23,12 @@ _N_SLICES = 12
 
 
 def glass_brain(
-    image: Any, limits: tuple[float, float], *, name: str, note: str = ""
+    image: Any,
+    limits: tuple[float, float],
+    *,
+    name: str,
+    note: str = "",
+    measure: str = "r",
 ) -> Picture:
     """Highest score along each line of sight, in the outlines of the MNI brain.
 
@@ -36,6 +42,8 @@ def glass_brain(
         What is shown, such as ``"vision"``.
     note : str
         Ends the caption: what was masked.
+    measure : str
+        What the values are; "r" is Pearson's.
     """
     import nibabel as nib
     from nilearn import plotting
@@ -62,17 +70,22 @@ def glass_brain(
                 threshold=1e-6,  # 0 is background
                 colorbar=False,
             )
-        colour_bar(figure, limits, "Pearson's r", place=BAR_PLACE, cmap=cmap)
+        colour_bar(figure, limits, said(measure), place=BAR_PLACE, cmap=cmap)
         return Picture(
             png(figure),
-            f"Glass brain from the left, behind, the right and above: r of {name}, "
-            f"highest {_number(values.max())}.",
-            f"{name}: highest r along the line of sight. {note}".strip(),
+            f"Glass brain from the left, behind, the right and above: {measure} of "
+            f"{name}, highest {_number(values.max())}.",
+            f"{name}: highest {measure} along the line of sight. {note}".strip(),
         )
 
 
 def mosaic(
-    image: Any, limits: tuple[float, float], *, name: str, note: str = ""
+    image: Any,
+    limits: tuple[float, float],
+    *,
+    name: str,
+    note: str = "",
+    measure: str = "r",
 ) -> Picture:
     """Axial slices on the grid of the image, from its bottom to its top.
 
@@ -82,7 +95,7 @@ def mosaic(
     ----------
     image : nibabel image, 3-D
         Scores; nan is grey where the slice holds values, and white elsewhere.
-    limits, name, note
+    limits, name, note, measure
         As for `glass_brain`.
     """
     import nibabel as nib
@@ -114,10 +127,10 @@ def mosaic(
             grid[0, 0].text(
                 x, 0.98, text, transform=grid[0, 0].transAxes, va="top", ha=align
             )
-        colour_bar(figure, limits, "Pearson's r", axes=grid, cmap=cmap)
+        colour_bar(figure, limits, said(measure), axes=grid, cmap=cmap)
         return Picture(
             png(figure),
-            f"{len(slices)} axial slices of r of {name}, highest "
+            f"{len(slices)} axial slices of {measure} of {name}, highest "
             f"{_number(float(np.nanmax(values, initial=0)))}.",
             f"{name}: axial slices in the subject's own space, left is left. "
             f"{note}".strip(),

@@ -1,0 +1,166 @@
+"""Sites of multimodal integration of one unit of ``neuromm encode``."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from neuromm.core import SiteMap, UsageError
+
+if TYPE_CHECKING:
+    from neuromm_pipelines.encode import EncodeConfig
+    from neuromm_pipelines.encode_unit import Prepared
+
+__all__ = [
+    "bins_a_site",
+    "check_sites",
+    "fit_sites",
+    "n_site_models",
+    "site_memory",
+    "unimodal_spaces",
+]
+
+# Resampled scores at a time: the arrays that `neuromm.encoding.site_evidence` holds.
+_EVIDENCE_BYTES = 4 * 128 * 10**6
+
+
+def check_sites(config: "EncodeConfig") -> None:
+    """Refuse a map of sites that the feature spaces do not allow.
+
+    Raises
+    ------
+    UsageError
+        Names what is missing, before anything is read.
+    """
+    settings = config.sites
+    if settings is None:
+        return
+    given = ", ".join(config.features)
+    if settings.multimodal not in config.features:
+        raise UsageError(
+            f"--sites needs the feature space of a multimodal network, and there is no "
+            f"'{settings.multimodal}' among {given}. Give it "
+            f"(--features {settings.multimodal}=PATH …), or say which one it is "
+            "(--multimodal NAME). The unimodal spaces side by side are none: they are "
+            "the control that it must beat."
+        )
+    unimodal = unimodal_spaces(config)
+    for flag, names in {
+        "--unimodal": unimodal,
+        "--controls": settings.controls,
+    }.items():
+        unknown = [name for name in names if name not in config.features]
+        if unknown:
+            raise UsageError(
+                f"{flag} names {', '.join(unknown)}, and the feature spaces are {given}"
+            )
+    named = [settings.multimodal, *unimodal, *settings.controls]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise UsageError(
+            f"{', '.join(twice)} can be only one of multimodal, unimodal and control"
+        )
+    if len(unimodal) < 2:
+        raise UsageError(
+            "--sites needs two or more feature spaces of single modalities, such as "
+            f"vision and language, and has {', '.join(unimodal) or 'none'}"
+        )
+
+
+def unimodal_spaces(config: "EncodeConfig") -> tuple[str, ...]:
+    """Feature spaces of single modalities, in the order of the command line."""
+    settings = config.sites
+    if settings is None:
+        return ()
+    if settings.unimodal:
+        return settings.unimodal
+    others = {settings.multimodal, *settings.controls}
+    return tuple(name for name in config.features if name not in others)
+
+
+def bins_a_site(responses: xr.DataArray) -> int:
+    """Time bins of each sensor or contact, which lie side by side; 1 without time.
+
+    Parameters
+    ----------
+    responses : DataArray, dims (sample, target)
+    """
+    if "time" not in responses.coords:
+        return 1
+    return len(np.unique(responses["time"].to_numpy()))
+
+
+def fit_sites(
+    config: "EncodeConfig", prepared: "Prepared", part: slice | None = None
+) -> SiteMap | None:
+    """Map the sites of a unit; None if none were asked for.
+
+    Folds, penalties and seed are those of the encoding.
+
+    Parameters
+    ----------
+    config : EncodeConfig
+    prepared : Prepared
+    part : slice, optional
+        These targets alone. Blocks of events follow from all targets, so that the parts
+        of a unit can be joined.
+    """
+    from neuromm.encoding import integration_sites
+    from neuromm.encoding.site_blocks import event_block
+    from neuromm_pipelines.encode_unit import memory_limit
+    from neuromm_pipelines.outer_cv import outer_cv
+
+    settings = config.sites
+    if settings is None:
+        return None
+    cv = outer_cv(config.model, prepared)
+    responses = prepared.responses.astype(np.float32 if config.low_mem else np.float64)
+    block = settings.block or event_block(responses, cv)
+    timed = bins_a_site(responses) > 1
+    if part is not None:
+        responses = responses.isel(target=part)
+    return integration_sites(
+        prepared.features,
+        responses,
+        unimodal=unimodal_spaces(config),
+        multimodal=settings.multimodal,
+        controls=settings.controls,
+        n_resamples=settings.n_resamples,
+        block=block,
+        q=settings.q,
+        rng=config.model.seed,
+        alphas=np.asarray(config.model.alphas),
+        cv=cv,
+        # Where a site has one bin there is nothing to search, and the mean of one bin
+        # has the p that is not bounded by the number of resamples.
+        over_time=settings.over_time if timed else "mean",
+        correction=settings.correction,
+        memory_limit=memory_limit(config) if part is None else None,
+    )
+
+
+def n_site_models(config: "EncodeConfig") -> int:
+    """Models whose held-out predictions are compared; 0 without ``--sites``."""
+    if config.sites is None:
+        return 0
+    return len(unimodal_spaces(config)) + len(config.sites.controls) + 3
+
+
+def site_memory(config: "EncodeConfig", n_samples: int, n_targets: int) -> int:
+    """Bytes that the predictions of all models and their resamples take.
+
+    Parameters
+    ----------
+    config : EncodeConfig
+    n_samples, n_targets : int
+        Of the targets that are fitted at a time.
+    """
+    if config.sites is None:
+        return 0
+    n_models, itemsize = n_site_models(config), 4 if config.low_mem else 8
+    # Beside the predictions: responses without missing values, and the held-out ones.
+    held = (n_models + 2) * n_samples * n_targets * itemsize
+    draws = config.sites.n_resamples
+    counts = 8 * draws * n_samples
+    resampled = min(32 * n_models * draws * n_targets, _EVIDENCE_BYTES)
+    return held + counts + resampled
