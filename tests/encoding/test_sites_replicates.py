@@ -168,8 +168,9 @@ def test_p_is_uniform_and_intervals_cover_for_equal_models(simulations, changes)
     design = simulations.Design(**changes)
     replicates = [simulations.equal_views(design, 0, rng) for rng in seeds(14, 36)]
     p = simulations.comparison_p(replicates)
+    # Three designs at five levels: three standard errors, as two would fail by chance.
     share, error = simulations.rate(p <= 0.05)
-    assert share <= allowed(0.05, error)
+    assert share <= allowed(0.05, error, 3)
     # The two models are exchangeable, so that p and 1 - p have one distribution.
     for level in (0.01, 0.05, 0.2, 0.35):
         share, error = simulations.rate((p <= level) | (p >= 1 - level))
