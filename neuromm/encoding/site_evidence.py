@@ -4,6 +4,7 @@ The first model is compared with every other one and with chance. All comparison
 resample use the same events.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from neuromm.kernels import column_correlation
+from neuromm.encoding.training_influence import (
+    block_sums,
+    block_variance,
+    fold_correlation,
+)
 from neuromm.kernels.block_bootstrap import resampled_correlations
 
 __all__ = ["Evidence", "OverTime", "site_evidence"]
 
 Array = NDArray[np.floating]
 OverTime = Literal["mean", "max", "cluster"]
-
-# Scores of folds that train on each other's samples vary by up to sqrt(2) more around
-# chance than resampling of their predictions shows (docs/decisions/0007).
-_CHANCE_SPREAD = np.sqrt(2.0)
 
 # Differences of Fisher's z below this are rounding of equal predictions.
 _SMALLEST_SPREAD = 1e-6
@@ -62,6 +63,11 @@ def site_evidence(
     columns: NDArray[np.intp],
     over_time: OverTime,
     confidence: float,
+    *,
+    folds: Sequence[NDArray[np.intp]],
+    influence: Array,
+    blocks: NDArray[np.intp],
+    of_run: NDArray[np.intp],
 ) -> Evidence:
     """Scores, p of every comparison and gains of all sites, chunk by chunk.
 
@@ -75,6 +81,14 @@ def site_evidence(
         Targets that are the time bins of each site.
     over_time : {"mean", "max", "cluster"}
     confidence : float
+    folds : sequence of integer arrays
+        Held-out events of each fold.
+    influence : array of shape (n_models, n_blocks, n_targets)
+        Of training events, as `held_out_predictions` returns it.
+    blocks : integer array of shape (n_events,)
+        Block of each event.
+    of_run : integer array of shape (n_blocks,)
+        Run of each block.
     """
     n_models, n_times = len(predictions), columns.shape[1]
     width = max(1, _CHUNK_BYTES // (16 * n_models * len(counts) * n_times))
@@ -84,12 +98,16 @@ def site_evidence(
         flat = chunk.ravel()
         chosen = predictions[:, :, flat].astype(np.float64)
         truth = y[:, flat].astype(np.float64)
-        r = np.stack([_correlation(truth, one) for one in chosen])
-        resampled = resampled_correlations(truth, chosen, counts)
+        r, direct = _scores(truth, chosen, folds, blocks, len(of_run))
+        moved = direct + influence[:, :, flat]
+        resampled = _resampled(truth, chosen, counts, folds)
+        shape = (n_models, -1, *chunk.shape)
         parts.append(
             _site_evidence(
                 r.reshape(n_models, *chunk.shape),
-                resampled.reshape(n_models, len(counts), *chunk.shape),
+                resampled.reshape(shape),
+                (direct.reshape(shape), moved.reshape(shape)),
+                of_run,
                 over_time,
                 confidence,
             )
@@ -102,53 +120,128 @@ def site_evidence(
     )
 
 
+def _scores(
+    y: Array,
+    predictions: Array,
+    folds: Sequence[NDArray[np.intp]],
+    blocks: NDArray[np.intp],
+    n_blocks: int,
+) -> tuple[Array, Array]:
+    """Mean correlation of the folds, and influence of the held-out events by block."""
+    r = np.zeros((len(predictions), y.shape[1]))
+    direct = np.zeros((len(predictions), n_blocks, y.shape[1]))
+    for rows in folds:
+        share = len(rows) / len(y)
+        for number, prediction in enumerate(predictions):
+            one, _, influence = fold_correlation(y[rows], prediction[rows])
+            r[number] += share * one
+            direct[number] += block_sums(share * influence, blocks[rows], n_blocks)
+    return r, direct
+
+
+def _resampled(
+    y: Array,
+    predictions: Array,
+    counts: Array,
+    folds: Sequence[NDArray[np.intp]],
+) -> Array:
+    """Mean correlation of the folds in each resample, 0 for one without events."""
+    total = np.zeros((len(predictions), len(counts), y.shape[1]))
+    for rows in folds:
+        part = resampled_correlations(
+            y[rows], predictions[:, rows], np.ascontiguousarray(counts[:, rows])
+        )
+        total = total + len(rows) / len(y) * np.nan_to_num(part)
+    return np.asarray(total)
+
+
 def _site_evidence(
-    r: NDArray[np.float64],
-    resampled: NDArray[np.float64],
+    r: Array,
+    resampled: Array,
+    influences: tuple[Array, Array],
+    of_run: NDArray[np.intp],
     over_time: OverTime,
     confidence: float,
 ) -> Evidence:
     """Evidence from scores (model, site, time) and resamples (model, draw, …)."""
     score = r.mean(axis=-1)
     z, drawn = _fisher(r), _fisher(resampled)
+    slope = 1 / (1 - np.clip(r, -1 + 1e-6, 1 - 1e-6) ** 2)[:, None]
+    in_z = [one * slope for one in influences]
     p = [
-        _one_sided_p(z[0] - z[other], drawn[0] - drawn[other], over_time, 1.0)
+        _one_sided_p(
+            z[0] - z[other],
+            drawn[0] - drawn[other],
+            over_time,
+            [one[0] - one[other] for one in in_z],
+            of_run,
+        )
         for other in range(1, len(r))
     ]
-    p.append(_one_sided_p(z[0], drawn[0], over_time, _CHANCE_SPREAD))
-    best = score[1:].argmax(axis=0) + 1
-    gain = score[0] - np.take_along_axis(score, best[None], axis=0)[0]
+    p.append(_one_sided_p(z[0], drawn[0], over_time, [one[0] for one in in_z], of_run))
     means = resampled.mean(axis=-1)
-    gains = means[0] - np.take_along_axis(means, best[None, None], axis=0)[0]
+    differences = score[:1] - score[1:]
+    by_block = [np.moveaxis(one.mean(axis=-1), 1, 0) for one in influences]
+    draws = _stretched(
+        differences,
+        means[:1] - means[1:],
+        _spread([one[:, :1] - one[:, 1:] for one in by_block], of_run),
+    )
+    best = differences.argmin(axis=0) + 1
+    gain = differences.min(axis=0)
+    # The best competitor is chosen by the scores that are compared, which errs against
+    # the first model. Resamples choose theirs again and err as much; the basic interval
+    # takes it away.
     tail = (1 - confidence) / 2
-    interval = np.quantile(gains, [tail, 1 - tail], axis=0)
+    ends = np.quantile(draws.min(axis=0), [1 - tail, tail], axis=0)
+    interval = 2 * gain - ends
     return Evidence(score, np.stack(p), gain, interval, best)
 
 
+def _stretched(observed: Array, drawn: Array, spread: Array) -> Array:
+    """Resamples (model, draw, site) about what was observed, with this spread."""
+    own = np.maximum(drawn.std(axis=1, ddof=1), _SMALLEST_SPREAD)
+    centred = drawn - drawn.mean(axis=1, keepdims=True)
+    return np.asarray(observed[:, None] + (spread / own)[:, None] * centred)
+
+
+def _spread(influences: Sequence[Array], of_run: NDArray[np.intp]) -> Array:
+    """Standard deviation of sums over blocks, halfway between two that err.
+
+    Held-out events alone show all of what is linear in events, half of what depends on
+    a held-out and a training event and nothing of pairs of training events; all events
+    show twice what depends on pairs (docs/decisions/0008).
+    """
+    direct, moved = (block_variance(one, of_run) for one in influences)
+    return np.maximum(np.sqrt((direct + moved) / 2), _SMALLEST_SPREAD)
+
+
 def _one_sided_p(
-    difference: NDArray[np.float64],
-    drawn: NDArray[np.float64],
+    difference: Array,
+    drawn: Array,
     over_time: OverTime,
-    spread: float,
+    influences: Sequence[Array],
+    of_run: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """P of differences (site, time), given their resamples (draw, site, time)."""
     if over_time == "mean":
-        mean, draws = difference.mean(axis=-1), drawn.mean(axis=-1)
-        scale = np.maximum(spread * draws.std(axis=0, ddof=1), _SMALLEST_SPREAD)
-        return np.asarray(norm.sf(mean / scale))
-    scale = np.maximum(spread * drawn.std(axis=0, ddof=1), _SMALLEST_SPREAD)
+        scale = _spread([one.mean(axis=-1) for one in influences], of_run)
+        return np.asarray(norm.sf(difference.mean(axis=-1) / scale))
+    scale = _spread(influences, of_run)
     observed = difference / scale
-    null = spread * (drawn - difference) / scale
+    null = (drawn - drawn.mean(axis=0)) / np.maximum(
+        drawn.std(axis=0, ddof=1), _SMALLEST_SPREAD
+    )
     statistic = _largest if over_time == "max" else _largest_cluster
     exceeding = (statistic(null) >= statistic(observed)).sum(axis=0)
     return np.asarray((1 + exceeding) / (1 + len(drawn)))
 
 
-def _largest(t: NDArray[np.float64]) -> NDArray[np.float64]:
+def _largest(t: Array) -> NDArray[np.float64]:
     return np.asarray(t.max(axis=-1))
 
 
-def _largest_cluster(t: NDArray[np.float64]) -> NDArray[np.float64]:
+def _largest_cluster(t: Array) -> NDArray[np.float64]:
     """Largest sum over neighbouring bins of which each is above 5 % one-sided."""
     above = np.where(t > norm.isf(0.05), t, 0.0)
     running = best = np.zeros(t.shape[:-1])
@@ -158,12 +251,5 @@ def _largest_cluster(t: NDArray[np.float64]) -> NDArray[np.float64]:
     return best
 
 
-def _correlation(y: Array, prediction: Array) -> NDArray[np.float64]:
-    """Pearson r, 0 for a constant prediction."""
-    r = np.asarray(column_correlation(y, prediction), dtype=np.float64)
-    constant = prediction.max(axis=0) == prediction.min(axis=0)
-    return np.where(constant, 0.0, r)
-
-
-def _fisher(r: NDArray[np.float64]) -> NDArray[np.float64]:
+def _fisher(r: Array) -> NDArray[np.float64]:
     return np.asarray(np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)))

@@ -2,8 +2,9 @@
 
 Each unimodal space, the multimodal one, controls, and two linear combinations of the
 unimodal ones: their concatenation under one penalty, and under one penalty a space
-(banded ridge). A space may have several candidates (networks, layers): for each target the one
-with the best inner score is taken, within the training samples of each outer fold.
+(banded ridge). A space may have several candidates (networks, layers): for each target
+the one with the best inner score is taken, within the training samples of each outer
+fold. With the predictions comes the influence of training events on their scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,11 @@ from neuromm.encoding.default_folds import inner_splits
 from neuromm.encoding.feature_scaling import training_scaler
 from neuromm.encoding.ridge_fit import fit_ridge
 from neuromm.encoding.splitters import Split
+from neuromm.encoding.training_influence import (
+    block_sums,
+    fold_correlation,
+    training_influence,
+)
 
 __all__ = ["SiteModels", "held_out_predictions"]
 
@@ -70,37 +76,59 @@ def held_out_predictions(
     memory_limit: int | None,
     rng: np.random.Generator,
     tick: Callable[[], None],
-) -> Array:
+    blocks: NDArray[np.intp],
+) -> tuple[Array, Array]:
     """Predict every sample from models that were trained without it.
+
+    Parameters
+    ----------
+    blocks : integer array of shape (n_samples,)
+        Block of each event, from 0.
 
     Returns
     -------
     predictions : array of shape (n_models, n_samples, n_targets)
         In the order of ``models.names``; nan for samples of no fold.
+    influence : array of shape (n_models, n_blocks, n_targets)
+        Of the training events of each block, on the mean of the folds' correlations.
     """
     y = responses.to_numpy()
     names = models.names
     predictions = np.full((len(names), *y.shape), np.nan, dtype=y.dtype)
     gammas = _gammas(len(models.unimodal), rng)
+    n_blocks = int(blocks.max()) + 1
+    influence = np.zeros((len(names), n_blocks, y.shape[1]), dtype=y.dtype)
+    n_held = sum(len(test) for _, test in folds)
     for train, test in folds:
         inner = inner_splits(responses, train, inner_cv)
         for number, name in enumerate(names):
             if name in models.spaces:
                 candidates = list(models.spaces[name].values())
-                predictions[number, test] = _best_of(
+                predictions[number, test], moved = _best_of(
                     candidates, y, train, test, inner, alphas, memory_limit
+                )
+                influence[number] += block_sums(
+                    moved * (len(test) / n_held), blocks[train], n_blocks
                 )
                 tick()
         x, spaces = _side_by_side(models, train, y.dtype)
         plain = fit_ridge(x[train], y[train], inner, alphas, memory_limit=memory_limit)
         predictions[-2, test] = plain.predict(x[test])
+        moved = _moved(x, y, train, test, plain.predict, plain.best_alphas)
+        influence[-2] += block_sums(
+            moved * (len(test) / n_held), blocks[train], n_blocks
+        )
         tick()
         banded = fit_banded(
             x[train], y[train], spaces, inner, alphas, gammas, memory_limit=memory_limit
         )
         predictions[-1, test] = x[test] @ banded.coef + banded.intercept
+        moved = _banded_moved(x, y, train, test, spaces, banded)
+        influence[-1] += block_sums(
+            moved * (len(test) / n_held), blocks[train], n_blocks
+        )
         tick()
-    return predictions
+    return predictions, influence
 
 
 def _best_of(
@@ -111,10 +139,11 @@ def _best_of(
     inner: Sequence[Split],
     alphas: NDArray[np.float64],
     memory_limit: int | None,
-) -> Array:
+) -> tuple[Array, Array]:
     """Held-out predictions of the candidate with the best inner score, per target."""
     best = np.full(y.shape[1], -np.inf)
     predictions = np.full((len(test), y.shape[1]), np.nan, dtype=y.dtype)
+    moved = np.zeros((len(train), y.shape[1]), dtype=y.dtype)
     for x in candidates:
         scale = training_scaler(x[train], y.dtype)
         fit = fit_ridge(
@@ -123,7 +152,53 @@ def _best_of(
         better = fit.cv_scores > best
         best[better] = fit.cv_scores[better]
         predictions[:, better] = fit.predict(scale(x[test]))[:, better]
-    return predictions
+        here = _moved(scale(x), y, train, test, fit.predict, fit.best_alphas)
+        moved[:, better] = here[:, better]
+    return predictions, moved
+
+
+def _moved(
+    x: Array,
+    y: Array,
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    predict: Callable[[Array], Array],
+    alphas: Array,
+) -> Array:
+    """Influence of training events on the correlation of one fold."""
+    _, gradient, _ = fold_correlation(y[test], predict(x[test]))
+    return training_influence(
+        x[train], x[test], y[train] - predict(x[train]), gradient, alphas
+    )
+
+
+def _banded_moved(
+    x: Array,
+    y: Array,
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    spaces: Sequence[slice],
+    banded: Any,
+) -> Array:
+    """As `_moved`; targets with the same weights of spaces share a decomposition."""
+    residual = y[train] - (x[train] @ banded.coef + banded.intercept)
+    predicted = x[test] @ banded.coef + banded.intercept
+    _, gradient, _ = fold_correlation(y[test], predicted)
+    weights, which = np.unique(banded.best_gammas, axis=1, return_inverse=True)
+    moved = np.zeros((len(train), y.shape[1]), dtype=y.dtype)
+    for number, gamma in enumerate(weights.T):
+        of = np.flatnonzero(which.ravel() == number)
+        factor = np.zeros(x.shape[1], dtype=x.dtype)
+        for one, columns in zip(gamma, spaces, strict=True):
+            factor[columns] = np.sqrt(one) if one > 0 else 0.0
+        moved[:, of] = training_influence(
+            x[train] * factor,
+            x[test] * factor,
+            residual[:, of],
+            gradient[:, of],
+            banded.best_alphas[of],
+        )
+    return moved
 
 
 def _side_by_side(

@@ -40,6 +40,7 @@ from neuromm.encoding.site_decision import Correction, decided
 from neuromm.encoding.site_evidence import Evidence, OverTime, site_evidence
 from neuromm.encoding.site_models import SiteModels, held_out_predictions
 from neuromm.encoding.splitters import run_rows
+from neuromm.encoding.training_influence import block_labels
 from neuromm.kernels.block_bootstrap import block_counts
 
 __all__ = ["integration_sites"]
@@ -134,8 +135,8 @@ def integration_sites(
     Returns
     -------
     sites : SiteMap
-        ``score`` is the Pearson correlation of held-out predictions with the responses,
-        pooled over folds and averaged over the bins of a site.
+        ``score`` is the Pearson correlation of held-out predictions with the responses
+        within a fold, averaged over folds (by their size) and over the bins of a site.
 
     Raises
     ------
@@ -145,12 +146,12 @@ def integration_sites(
     Notes
     -----
     Let z be Fisher's transform of a score. A comparison with competitor c has
-    p = 1 - Phi((z_joint - z_c) / s), with s the standard deviation of the difference
-    over block resamples. Competitors are each unimodal space, each control, the
-    concatenation of all unimodal features, and a banded ridge over them; chance is a
-    competitor with z = 0 whose s is widened by sqrt(2) (docs/decisions/0007). The
-    interval of ``gain`` is the percentile interval of the difference from the best
-    competitor.
+    p = 1 - Phi((z_joint - z_c) / s). Competitors are each unimodal space, each control,
+    the concatenation of all unimodal features, and a banded ridge over them; chance is
+    a competitor with z = 0. s**2 is the mean of the variances, over blocks, of the
+    influence of held-out events and of that of all events, training ones included
+    (docs/decisions/0008). The interval of ``gain`` is the basic bootstrap interval of
+    the smallest difference, with resamples spread to s.
     """
     _check_spaces(features, unimodal, multimodal, controls)
     _check(n_resamples, q, confidence, over_time)
@@ -168,7 +169,12 @@ def integration_sites(
     grid = _alphas(alphas, len(labelled))
     valid = scored_targets(labelled.to_numpy())
     cleaned = labelled.copy(data=np.where(valid, labelled.to_numpy(), 0.0))
-    predictions = held_out_predictions(
+    held = np.sort(np.concatenate([test for _, test in folds]))
+    rows = run_rows(run_labels(labelled)[held])
+    y = cleaned.to_numpy()[held]
+    length = block or held_out_block(labelled, y[:, valid], rows)
+    labels, of_run = block_labels(run_rows(run_labels(labelled)), len(labelled), length)
+    predictions, influence = held_out_predictions(
         models,
         cleaned,
         folds,
@@ -177,14 +183,20 @@ def integration_sites(
         memory_limit=parse_memory(memory_limit),
         rng=generator,
         tick=_ticker(progress, n_fits),
+        blocks=labels,
     )
-    held = np.sort(np.concatenate([test for _, test in folds]))
-    rows = run_rows(run_labels(labelled)[held])
-    y = cleaned.to_numpy()[held]
-    length = block or held_out_block(labelled, y[:, valid], rows)
     counts = block_counts(rows, len(held), length, n_resamples, generator)
     evidence = site_evidence(
-        y, _of_events(predictions, held), counts, layout.columns, over_time, confidence
+        y,
+        _of_events(predictions, held),
+        counts,
+        layout.columns,
+        over_time,
+        confidence,
+        folds=[np.searchsorted(held, test) for _, test in folds],
+        influence=influence,
+        blocks=labels[held],
+        of_run=of_run,
     )
     return _site_map(
         evidence,

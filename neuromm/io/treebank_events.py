@@ -103,7 +103,8 @@ def read_words(path: Path, context_sentences: int) -> pd.DataFrame:
     for column in table.columns:
         if column not in words:
             words[column] = table[column].to_numpy()
-    return words[timed].reset_index(drop=True)
+    heard: pd.DataFrame = words[timed].reset_index(drop=True)
+    return heard
 
 
 def read_scenes(folder: Path, film: str, words: pd.DataFrame) -> pd.DataFrame | None:
@@ -248,7 +249,9 @@ def _contexts(
     n_before: int,
 ) -> list[str]:
     """Sentences before, and the words of the sentence up to each word."""
-    contexts, said, current = [], [], -1
+    contexts: list[str] = []
+    said: list[str] = []
+    current = -1
     for word, sentence, heard in zip(text, number, spoken, strict=True):
         if sentence != current:
             current, said = sentence, []

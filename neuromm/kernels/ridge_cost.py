@@ -38,6 +38,11 @@ _WEIGHTS = {
 }
 
 
+# Curves that span the residuals of a grid of penalties to float32
+# (`neuromm.kernels.ridge_hold_out`).
+_CURVES = 14
+
+
 @dataclass(frozen=True)
 class Solver:
     """How a ridge is solved.
@@ -287,7 +292,9 @@ def _hold_out_count(shape: RidgeShape, form: Form) -> RidgeCost:
     gram = inverses + (2.0 * n * p * r if form == "primal" else n * n * p)
     if form == "primal":
         gram += 4.0 * n * r**2  # a QR makes the modes orthonormal
-    targets = 2.0 * n * r + n_alphas * (2.0 * n * r + 2.0 * m * n)
+    # Residuals of float32 penalties are mixed from those of about fourteen.
+    n_curves = min(n_alphas, _CURVES) if shape.itemsize == 4 else n_alphas
+    targets = 2.0 * n * r + n_curves * 2.0 * n * r + n_alphas * 2.0 * m * n
     if r < n - 1:
         targets += 2.0 * n * r
     targets += 2.0 * p * r

@@ -21,11 +21,12 @@ cross-validation and good regularisation parameter values in ridge regression.
 IEEE Access 12:17349-17368 (blocks).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from neuromm.kernels.arrays import (
     ROWS_PER_SUM,
@@ -51,6 +52,13 @@ __all__ = ["HoldOutBatch", "HoldOutRidge", "holds_out_the_rest"]
 
 # Rounding that errors of held-out rows may gain over the residuals they come from.
 _TOLERANCE = {4: 1e-3, 8: 1e-9}
+
+
+# Residuals of penalties whose curves others span to this are mixed from theirs.
+_CURVE_TOLERANCE = {4: 5e-6, 8: 1e-15}
+
+# Penalties that are mixed in one pass over the curves.
+_MIXED_AT_ONCE = 5
 
 
 @dataclass
@@ -102,6 +110,40 @@ class _Block:
         else:
             held = xp.take(x, as_like(flat, x), axis=0)
         return xp.reshape(held, (*self.rows.shape, x.shape[1]))
+
+
+def _pivot_penalties(
+    alphas: NDArray[np.float64], eigenvalues: NDArray[np.float64], tolerance: float
+) -> tuple[list[int], NDArray[np.float64] | None]:
+    """Penalties of which the residuals of all others are mixtures, and the mixtures.
+
+    The shares a / (lam + a) are smooth in a: about two curves a decade of penalties
+    span all others to the rounding of float32.
+
+    Returns
+    -------
+    pivots : list of int
+        Positions in ``alphas``.
+    mix : array of shape (n_alphas, n_pivots) or None
+        None where mixing saves less than a fifth of the products.
+    """
+    everyone = list(range(len(alphas)))
+    if not len(eigenvalues) or len(alphas) < 5 or not (alphas > 0).all():
+        return everyone, None
+    shares = alphas[:, None] / (eigenvalues + alphas[:, None])
+    shares /= np.linalg.norm(shares, axis=1, keepdims=True)
+    _, r, order = qr(shares.T, mode="economic", pivoting=True)
+    size = np.abs(np.diag(r))
+    n_pivots = int((size > tolerance * size[0]).sum())
+    if n_pivots > 0.8 * len(alphas):
+        return everyone, None
+    pivots = sorted(int(one) for one in order[:n_pivots])
+    raw = alphas[:, None] / (eigenvalues + alphas[:, None])
+    scale = np.linalg.norm(raw, axis=1)
+    mix = np.linalg.lstsq(shares[pivots].T, shares.T, rcond=None)[0].T
+    mix = scale[:, None] * mix / scale[pivots]
+    mix[pivots] = np.eye(len(pivots))
+    return pivots, mix
 
 
 def holds_out_the_rest(parts: RowParts) -> bool:
@@ -162,6 +204,10 @@ class HoldOutRidge:
         self.is_accurate = self._condition(basis, folds) <= (
             _TOLERANCE[itemsize(x)] / float(xp.finfo(x.dtype).eps)
         )
+        self._pivots, mix = _pivot_penalties(
+            alphas / modes.unit, modes.eigenvalues, _CURVE_TOLERANCE[itemsize(x)]
+        )
+        self._mix = None if mix is None else as_like(mix, self._basis, dtype=x.dtype)
         # A matrix that is singular has no inverse to be inaccurate.
         self._blocks = self._inverses(basis, folds) if self.is_accurate else []
 
@@ -181,13 +227,30 @@ class HoldOutRidge:
         xp = namespace(batch.rows)
         units = self._units(batch)
         scores = []
-        for row in range(len(self.alphas)):
-            residual = self._basis @ (self._left(row, batch.z) * batch.z)
+        for row, residual in enumerate(self._residuals(batch)):
             if batch.outside is not None:
                 residual += batch.outside
             scores.append(self._score(row, residual, units))
         batch.scores = xp.stack(scores)
         return batch.scores
+
+    def _residuals(self, batch: HoldOutBatch) -> Iterator[Array]:
+        """Residual of the fit of all rows within the modes, for every penalty."""
+        z, pivots = batch.z, self._pivots
+        if self._mix is None:
+            for row in range(len(self.alphas)):
+                yield self._basis @ (self._left(row, z) * z)
+            return
+        xp = namespace(z)
+        shares = xp.stack([self._left(row, z)[:, 0] for row in pivots], axis=1)
+        stacked = xp.reshape(shares[:, :, None] * z[:, None, :], (z.shape[0], -1))
+        curves = xp.reshape(
+            self._basis @ stacked, (self._basis.shape[0], len(pivots), z.shape[1])
+        )
+        for start in range(0, len(self.alphas), _MIXED_AT_ONCE):
+            mixed = self._mix[start : start + _MIXED_AT_ONCE] @ curves
+            for row in range(mixed.shape[1]):
+                yield mixed[:, row, :]
 
     def at(self, batch: HoldOutBatch, choice: Array) -> Array:
         """Score of one penalty a target; the path has it from predictions already."""

@@ -45,6 +45,11 @@ _REFERENCES = {
     "politis": "Politis DN, Romano JP (1992) A circular block-resampling procedure for "
     "stationary data. In: LePage R, Billard L (eds) Exploring the Limits of Bootstrap. "
     "Wiley, pp 263-270",
+    "efron": "Efron B, Stein C (1981) The jackknife estimate of variance. Ann Stat "
+    "9:586-596. doi:10.1214/aos/1176345462",
+    "bates": "Bates S, Hastie T, Tibshirani R (2024) Cross-validation: what does it "
+    "estimate and how well does it do it? J Am Stat Assoc 119:1434-1445. "
+    "doi:10.1080/01621459.2023.2197686",
     "by": "Benjamini Y, Yekutieli D (2001) The control of the false discovery rate in "
     "multiple testing under dependency. Ann Stat 29:1165-1188. "
     "doi:10.1214/aos/1013699998",
@@ -127,7 +132,7 @@ def methods_references(design: Mapping[str, Any]) -> list[str]:
         keys += ["bh", "phipson"]
     sites = design.get("sites")
     if sites:
-        keys += ["subramaniam", "berger", "politis"]
+        keys += ["subramaniam", "berger", "politis", "efron", "bates"]
         keys.append("by" if sites.get("correction") == "by" else "bh")
     return sorted(_REFERENCES[key] for key in dict.fromkeys(keys))
 

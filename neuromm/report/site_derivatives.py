@@ -44,8 +44,8 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "Description": "Score of the multimodal model less that of the best other one, "
         "a difference of correlations"
     },
-    "ci_low": {"Description": "Lower end of the percentile interval of the gain"},
-    "ci_high": {"Description": "Upper end of the percentile interval of the gain"},
+    "ci_low": {"Description": "Lower end of the basic bootstrap interval of the gain"},
+    "ci_high": {"Description": "Upper end of the basic bootstrap interval of the gain"},
     "competitor": {
         "Description": "Best of the other models; concatenation and banded are linear "
         "combinations of the unimodal spaces, under one penalty and under one a space"
@@ -199,7 +199,7 @@ def _column(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         }.get(model, f"the feature space '{model}'")
         return {
             "Description": "Pearson's correlation of held-out prediction and response, "
-            f"pooled over folds{over}, of {what}"
+            f"within a fold, averaged over folds{over}, of {what}"
         }
     if kind == "p":
         return {

@@ -44,10 +44,13 @@ def sites_paragraph(design: Mapping[str, Any]) -> str:
         f"A {target} was taken for a site of multimodal integration if the features of "
         f"{sites['multimodal']} predicted it better than each of these competitors and "
         f"better than chance (after Subramaniam et al., 2024): {rivals}",
-        "All models were tested on the same held-out samples, by Pearson's correlation",
-        f"The spread of each difference of correlations (Fisher's z) was that over "
-        f"{sites['n_resamples']} resamples of circular blocks of {sites['block']} "
-        "samples within runs, the same for every model (Politis and Romano, 1992)",
+        "All models were tested on the same held-out samples, by Pearson's correlation "
+        "within a fold, averaged over folds",
+        "The spread of each difference of correlations (Fisher's z) was that of the "
+        f"influence of blocks of {sites['block']} samples, as held-out and as training "
+        "samples (Efron and Stein, 1981; Bates et al., 2024), and intervals came from "
+        f"{sites['n_resamples']} resamples of such blocks within runs, the same for "
+        "every model (Politis and Romano, 1992)",
     ]
     if sites.get("n_bins", 1) > 1:
         sentences.append(_OVER_TIME[str(sites["over_time"])])

@@ -79,7 +79,7 @@ def make_integration_dataset(
     ValueError
         If a size, ``r_max``, ``autocorrelation`` or a share is out of range.
     """
-    low, high = (r_max, r_max) if np.isscalar(r_max) else r_max  # type: ignore[misc]
+    low, high = (r_max, r_max) if isinstance(r_max, int | float) else r_max
     if not 0 < low <= high < 1:
         raise ValueError(f"r_max must lie between 0 and 1, got {r_max}")
     if not 0 <= autocorrelation < 1:

@@ -160,6 +160,8 @@ def site_memory(config: "EncodeConfig", n_samples: int, n_targets: int) -> int:
     n_models, itemsize = n_site_models(config), 4 if config.low_mem else 8
     # Beside the predictions: responses without missing values, and the held-out ones.
     held = (n_models + 2) * n_samples * n_targets * itemsize
+    # The influence of blocks of ten events or more, and of the events of one fit.
+    held += (n_models * n_samples // 10 + 2 * n_samples) * n_targets * itemsize
     draws = config.sites.n_resamples
     counts = 8 * draws * n_samples
     resampled = min(32 * n_models * draws * n_targets, _EVIDENCE_BYTES)

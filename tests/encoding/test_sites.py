@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from scipy.stats import kstest
+from sklearn.linear_model import Ridge
 
 from neuromm.core import UsageError
 from neuromm.encoding import integration_sites
 from neuromm.encoding.site_blocks import event_block
 from neuromm.encoding.site_decision import joined_sites
 from neuromm.encoding.site_evidence import site_evidence
+from neuromm.encoding.training_influence import block_labels, training_influence
 from neuromm.kernels.block_bootstrap import (
     block_counts,
     correlation_length,
@@ -170,9 +172,23 @@ def test_p_of_two_equal_models_is_uniform_and_intervals_cover():
     y = true * signal + np.sqrt(1 - true**2) * rng.standard_normal(signal.shape)
     # Two models that see the signal under independent noise of equal size.
     models = signal + rng.standard_normal((2, *signal.shape))
-    counts = block_counts([np.arange(n_events)], n_events, 10, 1000, rng)
+    events = [np.arange(n_events)]
+    counts = block_counts(events, n_events, 10, 1000, rng)
     columns = np.arange(n_targets)[:, None]
-    evidence = site_evidence(y, models, counts, columns, "mean", 0.95)
+    blocks, of_run = block_labels(events, n_events, 10)
+    evidence = site_evidence(
+        y,
+        models,
+        counts,
+        columns,
+        "mean",
+        0.95,
+        folds=events,
+        # Nothing was trained.
+        influence=np.zeros((2, len(of_run), n_targets)),
+        blocks=blocks,
+        of_run=of_run,
+    )
     assert kstest(evidence.p[0], "uniform").pvalue > 0.001
     covered = (evidence.interval[0] <= 0) & (evidence.interval[1] >= 0)
     assert 0.93 <= covered.mean() <= 0.97
@@ -244,3 +260,30 @@ def test_the_block_is_that_of_the_targets_that_can_be_scored(planted):
 def test_controls_that_are_none_are_refused(planted, controls):
     with pytest.raises(UsageError, match=r"controls must name|no space"):
         found(planted, spaces(planted), controls=controls)
+
+
+@pytest.mark.parametrize("n_features", [5, 60])
+def test_influence_of_training_is_the_derivative_by_the_weight_of_an_event(n_features):
+    rng = np.random.default_rng(0)
+    x, other = (
+        rng.standard_normal((40, n_features)),
+        rng.standard_normal((20, n_features)),
+    )
+    y, alpha = rng.standard_normal((40, 1)), 3.0
+    gradient = rng.standard_normal((20, 1))
+    gradient -= gradient.mean(axis=0)
+
+    def score(weights):
+        model = Ridge(alpha=alpha).fit(x, y, sample_weight=weights)
+        return gradient[:, 0] @ model.predict(other).ravel()
+
+    residual = y - Ridge(alpha=alpha).fit(x, y).predict(x).reshape(-1, 1)
+    found = training_influence(x, other, residual, gradient, np.array([alpha]))
+    step = 1e-5
+    for event in (0, 7, 39):
+        more = np.ones(40)
+        more[event] += step
+        less = np.ones(40)
+        less[event] -= step
+        slope = (score(more) - score(less)) / (2 * step)
+        np.testing.assert_allclose(found[event, 0], slope, rtol=1e-6)

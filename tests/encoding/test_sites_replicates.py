@@ -12,11 +12,6 @@ import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
-refitting = pytest.mark.xfail(
-    reason="uncertainty leaves out that models are refitted, and scores pool folds",
-    strict=False,
-)
-
 
 @pytest.fixture
 def simulations(monkeypatch):
@@ -76,7 +71,6 @@ def test_a_true_correlation_of_015_is_found_in_4000_events(simulations):
     assert table["is_site"][table["kind"] == "interactive"].mean() >= 0.8
 
 
-@refitting
 def test_equal_models_that_are_refitted_differ_as_often_as_the_level(simulations):
     design = simulations.Design()
     replicates = [simulations.equal_views(design, 0, rng) for rng in seeds(4, 12)]
@@ -155,7 +149,6 @@ def test_power_rises_with_correlation_and_with_events(simulations):
 
 
 @pytest.mark.slow
-@refitting
 @pytest.mark.parametrize(
     "changes",
     [
@@ -180,7 +173,6 @@ def test_p_is_uniform_and_intervals_cover_for_equal_models(simulations, changes)
 
 
 @pytest.mark.slow
-@refitting
 def test_intervals_cover_a_true_advantage(simulations):
     design = simulations.Design()
     replicates = [simulations.advantage(design, 0, rng) for rng in seeds(15, 40)]
@@ -189,7 +181,6 @@ def test_intervals_cover_a_true_advantage(simulations):
 
 
 @pytest.mark.slow
-@refitting
 @pytest.mark.parametrize("over_time", ["mean", "max", "cluster"])
 def test_searching_bins_keeps_the_level(simulations, over_time):
     design = simulations.Design(n_events=600, n_features=6, n_targets=5, r=0.5)
@@ -204,7 +195,6 @@ def test_searching_bins_keeps_the_level(simulations, over_time):
 
 
 @pytest.mark.slow
-@refitting
 def test_the_best_of_six_equal_networks_is_no_better_if_chosen_inside(simulations):
     design = simulations.Design(n_targets=10)
     p = np.array([simulations.best_of_six(design, 0, rng) for rng in seeds(17, 40)])

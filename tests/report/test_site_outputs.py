@@ -144,7 +144,7 @@ def test_the_page_names_claim_counts_controls_and_stand_ins(volume):
 def test_the_methods_tell_how_sites_were_found(volume):
     (unit,) = read_units(volume.output, "01")
     text = methods_text(unit.design)
-    assert "500 resamples of circular blocks of 12 samples" in text
+    assert "influence of blocks of 12 samples" in text
     assert "as controls, those of twin" in text
     assert "Subramaniam V" in text
     assert "time bins" not in text
