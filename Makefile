@@ -45,7 +45,7 @@ test-slow: $(VENV)/.base $(VENV)/.test $(VENV)/.check
 $(KERNELS)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(KERNELS)
 	$(KERNELS)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(KERNELS_INSTALL) cupy-cuda13x nvidia-cuda-nvrtc numpy array-api-compat
+	$(KERNELS_INSTALL) cupy-cuda13x nvidia-cuda-nvrtc numpy scipy array-api-compat
 	$(KERNELS_INSTALL) pytest pytest-timeout
 	$(KERNELS_INSTALL) --no-deps -e .
 	@touch $@
