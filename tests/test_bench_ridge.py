@@ -235,6 +235,10 @@ def test_the_table_of_the_documentation_is_the_only_thing_that_is_written(tmp_pa
     assert "**9.0**" in text
     assert "scaled from 1000 and 3000 targets" in text
     assert "| 50% | 50% |" in text
+    case["ours"]["wall_s"] = 4.0  # of 2 CPU seconds
+    write_docs(page, [case])
+    assert "machine was busy" in page.read_text()
+    assert "**" not in page.read_text()
     page.write_text("no place for it")
     with pytest.raises(SystemExit, match="has no lines"):
         write_docs(page, [case])

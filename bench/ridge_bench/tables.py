@@ -18,6 +18,9 @@ _NEEDED = {
 }
 _MOST_FOR_MANY_ALPHAS = 1.6
 
+_BUSY = 1.15
+_SLACK_S = 0.1
+
 
 def job_of(case):
     return Job(**case["job"])
@@ -34,6 +37,12 @@ def cpu_ratio(case):
     """Speed-up over himalaya in CPU seconds, which a busy machine changes less."""
     peer = better_himalaya(case, by="cpu_s")
     return peer["cpu_s"] / case["ours"]["cpu_s"] if peer else float("nan")
+
+
+def was_busy(row, threads):
+    """Whether other work took the processor: one thread, and far more wall time."""
+    measured = threads == 1 and row["cpu_s"] is not None and len(row["n_targets"]) == 1
+    return measured and row["wall_s"] > _BUSY * row["cpu_s"] + _SLACK_S
 
 
 def shares(case, clock="wall"):
@@ -66,7 +75,8 @@ def case_text(case):
         if "same_alphas" in row:
             line += f"{row['same_alphas']:10.2%}{row['score_difference']:10.0e}"
             line += f"{row['coef_difference']:10.0e}"
-        lines.append(line + note(row, job))
+        busy = "  machine was busy" if was_busy(row, case["threads"]) else ""
+        lines.append(line + note(row, job) + busy)
     whole, rest = shares(case)
     whole_cpu, rest_cpu = shares(case, "cpu")
     rates = ", ".join(
@@ -182,13 +192,23 @@ def _times_row(case, notes):
         f"{peer['wall_s']:.1f}{_mark(peer, job, notes)} ({_short(peer)})"
         if peer
         else "",
-        f"**{peer['wall_s'] / ours['wall_s']:.1f}**" if peer else "",
+        _wall_ratio(case),
         f"{cpu_ratio(case):.1f}",
         f"{loops[0]['wall_s'] / ours['wall_s']:.0f}" if loops else "",
         f"{peak / 1e6:.0f}" if peak else "",
         f"{theirs / 1e6:.0f}" if theirs else "",
         ours["solver_form"],
     ]
+
+
+def _wall_ratio(case):
+    """Ratio of wall times, unless other work ran beside one of them."""
+    ours, peer = case["ours"], better_himalaya(case)
+    if peer is None:
+        return ""
+    if was_busy(ours, case["threads"]) or was_busy(peer, case["threads"]):
+        return "machine was busy"
+    return f"**{peer['wall_s'] / ours['wall_s']:.1f}**"
 
 
 def _mark(peer, job, notes):
@@ -204,7 +224,8 @@ def _mark(peer, job, notes):
 
 def _facts_row(case):
     ours = case["ours"]
-    whole, rest = shares(case)
+    # CPU seconds of one thread are its wall time on a machine that is not busy.
+    whole, rest = shares(case, "cpu" if case["threads"] == 1 else "wall")
     compared = [
         row
         for row in case["peers"]
