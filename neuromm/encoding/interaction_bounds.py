@@ -151,9 +151,9 @@ def synergy_bounds(
       of these two.
     * ``lower_disagreement = E |p(y | a) - p(y | b)|_1^2 / (8 ln 2) - (U_a + U_b) / 2``,
       over p(a, b). By Pinsker's inequality, I(B; Y | A) and I(A; Y | B) are at least
-      E |p(y | a, b) - p(y | a)|_1^2 / (2 ln 2) and likewise for b, and
-      |x - z|^2 <= 2 |x - y|^2 + 2 |y - z|^2. The published bound has another constant,
-      with which some distributions violate it.
+      ``E |p(y | a, b) - p(y | a)|_1^2 / (2 ln 2)`` and likewise for b, and
+      ``|x - z|^2 <= 2 |x - y|^2 + 2 |y - z|^2``. The published bound has another
+      constant, with which some distributions violate it.
     * ``upper = H(A, B) + H(Y) - H(A, B, Y) - R - U_a - U_b``, for H(A, B, Y) the
       least entropy that any coupling of p(a, b) with p(y), of p(a, y) with p(b) and of
       p(b, y) with p(a) has at least: the largest of these three.
