@@ -17,6 +17,7 @@ Saunders, Gammerman & Vovk (1998) Ridge regression learning algorithm in dual
 variables. ICML.
 """
 
+import logging
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from neuromm.kernels.arrays import Array, as_like, contiguous, host_array, namespace
 
 __all__ = ["Form", "Scoring", "eigenmodes", "symmetric_eigh"]
+
+logger = logging.getLogger(__name__)
 
 Form = Literal["primal", "dual"]
 Scoring = Literal["r2", "correlation", "mse"]
@@ -72,9 +75,14 @@ def symmetric_eigh(matrix: Array) -> tuple[Array, Array]:
         values, vectors = xp.linalg.eigh(matrix)
         if bool(xp.all(xp.isfinite(values))):
             return values, vectors
-    except (np.linalg.LinAlgError, RuntimeError):
-        pass  # torch raises a RuntimeError
+        reason = "it gave values that are not finite"
+    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch: a RuntimeError
+        if "OutOfMemory" in type(error).__name__:
+            raise
+        reason = str(error)
     from scipy.linalg import eigh
+
+    logger.warning("decomposing on the host by QR iteration, as %s", reason)
 
     host_values, host_vectors = eigh(host_array(matrix), driver="ev")
     return as_like(host_values, matrix), as_like(host_vectors, matrix)
