@@ -5,14 +5,13 @@ Run: python bench/ridge.py [--shapes short|full|N,P,V[,FOLDS] ...] [--threads 1 
 
 Without arguments it runs the short form. Everybody does the same job in float32:
 contiguous folds, 20 alphas, one alpha a target chosen by R2, intercept, weights of the
-final fit (KernelRidgeCV leaves its weights to the samples; what turns them into those
-of features is not timed). Each estimator runs in a process of its own. The better of
-himalaya's estimators and back ends counts: the one it advises for the shape with torch
-and NumPy, with batch sizes tuned for it, and its other one with torch (short form: the
-advised one with torch, untuned). scikit-learn has no such estimator: its
-Ridge runs in a loop over folds and alphas. Where a peer would take longer than
---longest, and for scikit-learn, time and memory are those of two smaller numbers of
-targets, continued in a line.
+features (of KernelRidgeCV by its get_primal_coef: one product). Each estimator runs in
+a process of its own. The better of himalaya's estimators and back ends counts: the one
+it advises for the shape with torch and NumPy, with batch sizes tuned for it, and its
+other one with torch (short form: the advised one with torch, untuned). scikit-learn has
+no such estimator: its Ridge runs in a loop over folds and alphas. Where a peer would
+take longer than --longest, and for scikit-learn, time and memory are those of two
+smaller numbers of targets, continued in a line.
 
 Memory is the peak of the process over what is resident before the fit, inputs
 included. The rate of float32 products is measured beside our fit, at the size of its

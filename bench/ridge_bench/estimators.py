@@ -80,18 +80,19 @@ def fit_himalaya(estimator, backend):
         params = {"score_func": r2_score, **options}
         shared = {"alphas": alpha_grid(n_alphas), "fit_intercept": True, "cv": n_folds}
         if estimator == "KernelRidgeCV":
-            return KernelRidgeCV(solver_params=params, warn=False, **shared).fit(x, y)
+            model = KernelRidgeCV(solver_params=params, warn=False, **shared).fit(x, y)
+            model.primal_coef = model.get_primal_coef()  # as everybody else has them
+            return model
         params["warn"] = False
         return RidgeCV(solver_params=params, **shared).fit(x, y)
 
     return fit
 
 
-def dual_results(model, x):
-    """Weights of features from those of samples, which KernelRidgeCV leaves out."""
-    x = host(x)
-    coef = (x - x.mean(axis=0)).T @ host(model.dual_coef_)
-    return Fitted(host(model.best_alphas_), host(model.cv_scores_), coef)
+def kernel_attributes(model, x):
+    return Fitted(
+        host(model.best_alphas_), host(model.cv_scores_), host(model.primal_coef)
+    )
 
 
 def fit_scikit_learn(x, y, n_folds, n_alphas, options):
@@ -137,7 +138,7 @@ def himalaya_estimator(estimator, backend, options):
     return Estimator(
         f"himalaya {estimator}, {backend}",
         fit_himalaya(estimator, backend),
-        dual_results if estimator == "KernelRidgeCV" else fitted_attributes,
+        kernel_attributes if estimator == "KernelRidgeCV" else fitted_attributes,
         options,
     )
 

@@ -2,11 +2,12 @@
 
 import ctypes
 import re
+from dataclasses import dataclass
 
 from neuromm.core import ResourceLimitError, UsageError
 from neuromm.kernels import RidgeMemory
 
-__all__ = ["give_back_memory", "parse_memory", "target_batch"]
+__all__ = ["TargetBatches", "give_back_memory", "parse_memory", "target_batches"]
 
 _UNITS = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -16,8 +17,15 @@ _UNITS = {
 # Share of a limit that is left to the allocator, which keeps freed blocks for a while.
 _RESERVE = 0.1
 
-# Without a limit a batch stays near this size: larger ones are no faster.
-_COMFORTABLE_BATCH = 24 * 10**6
+# Without a limit the last batch, beside all results, is of this size.
+_LAST_BATCH = 8 * 10**6
+
+# A batch wider than this, and larger than that many bytes, is no faster: it only leaves
+# the processor's cache.
+_WIDEST, _LARGEST_BATCH = 768, 24 * 10**6
+
+# A batch narrower than this costs more in calls than in products.
+_NARROWEST = 64
 
 
 def parse_memory(limit: int | float | str | None) -> int | None:
@@ -54,29 +62,75 @@ def give_back_memory() -> None:
         trim(0)
 
 
-def target_batch(memory: RidgeMemory, n_targets: int, limit: int | None) -> int:
-    """How many targets are fitted at once.
+@dataclass(frozen=True)
+class TargetBatches:
+    """How targets are fitted.
+
+    Attributes
+    ----------
+    columns : list of slice
+        Targets of each batch.
+    peak : int
+        Bytes above the inputs.
+    """
+
+    columns: list[slice]
+    peak: int
+
+    @property
+    def widest(self) -> int:
+        """Targets of the largest batch."""
+        return max(int(one.stop - one.start) for one in self.columns)
+
+
+def target_batches(
+    memory: RidgeMemory, n_targets: int, limit: int | None, *, chunk: int = 1
+) -> TargetBatches:
+    """Batches in which targets are fitted.
+
+    Results fill as batches pass, so the first batches may take the memory that the
+    last ones leave to results: they are wider, at the same peak. Widths are halved from
+    time to time; what larger batches were made in is to be given back then
+    (`give_back_memory`).
 
     Parameters
     ----------
     memory : RidgeMemory
     n_targets : int
     limit : int or None
-        Bytes above the inputs; None takes a size at which the products are fast.
+        Bytes above the inputs; None takes no more than the fit needs in any case, and
+        a small batch beside all results.
+    chunk : int
+        Targets that are stored together: batches are whole multiples, if they can.
 
     Raises
     ------
     neuromm.core.ResourceLimitError
         If not even one target fits.
     """
-    n_targets = max(n_targets, 1)
-    if limit is None:
-        return int(min(max(_COMFORTABLE_BATCH // memory.per_target, 64), n_targets))
-    if limit < memory.peak(1):
+    if limit is not None and limit < memory.peak(1):
         raise ResourceLimitError(
             f"memory_limit is {limit / 1e6:.0f} MB, and this fit needs at least "
             f"{memory.peak(1) / 1e6:.0f} MB above its inputs. "
             "Raise the limit, or fit fewer targets or features at a time."
         )
-    room = (1 - _RESERVE) * limit - memory.kept - memory.results
-    return int(min(max(room // memory.per_target, 1), n_targets))
+    if limit is None:
+        last = max(_LAST_BATCH, memory.of_batch(_NARROWEST))
+        room = max(memory.building - memory.kept, memory.results + last)
+    else:
+        room = int((1 - _RESERVE) * limit) - memory.kept
+    of_one = memory.results / max(n_targets, 1)
+    width = max(_WIDEST, _LARGEST_BATCH // memory.per_target)
+    columns: list[slice] = []
+    start, peak = 0, memory.building
+    while start < n_targets:
+        left = room - start * of_one - memory.per_batch
+        fitting = max(int(left // (memory.per_target + of_one)), 1)
+        while width > fitting:  # a heap is given back in few steps
+            width = max(width // 2, 1)
+        stop = min(start + max(width // chunk, 1) * chunk, n_targets)
+        columns.append(slice(start, stop))
+        at_work = memory.of_batch(stop - start)
+        peak = max(peak, memory.kept + int(stop * of_one) + at_work)
+        start = stop
+    return TargetBatches(columns, peak)

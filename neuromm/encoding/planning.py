@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from neuromm.encoding.memory import parse_memory, target_batch
+from neuromm.encoding.memory import give_back_memory, parse_memory, target_batches
 from neuromm.kernels import (
     RidgeShape,
     Solver,
@@ -20,8 +20,9 @@ from neuromm.kernels import (
 
 __all__ = ["Plan", "plan"]
 
-# Order of the matrix on which decompositions are timed.
-_EIGEN_SIZE = 400
+# Orders of matrices on which decompositions are timed: the next larger one stands for
+# an order.
+_EIGEN_SIZES = (100, 400, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Plan:
     solver_form : str
         As of `RidgeCV`.
     target_batch : int
-        Targets handled at once.
+        Targets handled at once, at most: see `neuromm.encoding.memory`.
     """
 
     peak_memory: int
@@ -83,7 +84,7 @@ def plan(
     -----
     Operations and numbers moved (`neuromm.kernels.operation_count`) over rates of this
     machine with its present number of BLAS threads, which are measured once a process
-    in about 0.2 s. The estimate leaves out reading the data, the outer folds of a
+    in about a second. The estimate leaves out reading the data, the outer folds of a
     nested cross-validation and permutation tests; it takes folds as equal parts, and
     the machine as idle as it was while it was measured. The default alphas of an
     estimator may make a solver impossible (`neuromm.kernels.ridge_hold_out`): another
@@ -107,12 +108,14 @@ def plan(
     ]
     solver = fitting[0] if fitting else solvers[0]
     memory = working_memory(shape, solver)
-    width = target_batch(memory, n_targets, limit)
+    batches = target_batches(memory, n_targets, limit)
+    seconds = _seconds(shape, solver, kind)
+    give_back_memory()
     return Plan(
-        peak_memory=memory.peak(width),
-        seconds=_seconds(shape, solver, kind),
+        peak_memory=batches.peak,
+        seconds=seconds,
         solver_form=solver.name,
-        target_batch=width,
+        target_batch=batches.widest,
     )
 
 
@@ -131,33 +134,44 @@ def _seconds(shape: RidgeShape, solver: Solver, dtype: np.dtype[Any]) -> float:
 
 @cache
 def _product_rate(dtype: str) -> float:
-    """Floating-point operations a second in a matrix product."""
-    size = 768
-    a = np.random.default_rng(0).standard_normal((size, size)).astype(dtype)
-    return 2.0 * size**3 / _best_time(lambda: a @ a)
+    """Floating-point operations a second in products of matrices, one after another.
+
+    They alternate, as those of folds do: a product that is repeated finds its matrices
+    in the cache.
+    """
+    size, width = 1000, 500
+    rng = np.random.default_rng(0)
+    pairs = [
+        (
+            rng.standard_normal((size, size)).astype(dtype),
+            rng.standard_normal((size, width)).astype(dtype),
+        )
+        for _ in range(4)
+    ]
+    seconds = _typical_time(lambda: [a @ b for a, b in pairs])
+    return len(pairs) * 2.0 * size**2 * width / seconds
 
 
 @cache
 def _element_rate(dtype: str) -> float:
-    """Numbers a second in a product element by element."""
-    a = np.ones((1000, 500), dtype=dtype)
-    return a.size / _best_time(lambda: a * a)
+    """Numbers a second in a product element by element, with its result allocated."""
+    a = np.ones((2000, 1000), dtype=dtype)
+    return a.size / _typical_time(lambda: a * a)
 
 
 def _eigen_rate(order: float) -> float:
     """Operations a second in an eigen-decomposition, counted as 9 r^3."""
-    # Larger matrices come closer to the rate of products: a quarter over this size.
-    return _measured_eigen_rate() * min(
-        1.3, float(max(order / _EIGEN_SIZE, 0.2) ** 0.4)
-    )
+    # Larger matrices come closer to the rate of products.
+    size = _EIGEN_SIZES[np.searchsorted(_EIGEN_SIZES[:-1], order)]
+    return _measured_eigen_rate(size)
 
 
 @cache
-def _measured_eigen_rate() -> float:
-    a = np.random.default_rng(0).standard_normal((_EIGEN_SIZE, 2 * _EIGEN_SIZE))
+def _measured_eigen_rate(size: int) -> float:
+    a = np.random.default_rng(0).standard_normal((size, size))
     gram = a @ a.T
-    seconds = _best_time(lambda: np.linalg.eigh(gram))
-    return float(9.0 * _EIGEN_SIZE**3 / seconds)
+    seconds = _typical_time(lambda: np.linalg.eigh(gram), n_times=2)
+    return float(9.0 * size**3 / seconds)
 
 
 @cache
@@ -166,13 +180,14 @@ def _factor_rate() -> float:
     size = 512
     a = np.random.default_rng(0).standard_normal((size, 2 * size))
     gram = a @ a.T
-    return size**3 / 3.0 / _best_time(lambda: np.linalg.cholesky(gram))
+    return size**3 / 3.0 / _typical_time(lambda: np.linalg.cholesky(gram))
 
 
-def _best_time(work: Callable[[], object]) -> float:
+def _typical_time(work: Callable[[], object], n_times: int = 5) -> float:
+    """Median seconds of a call, after one that starts threads."""
     times = []
-    for _ in range(3):  # the first call also starts the threads
+    for _ in range(n_times + 1):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return max(min(times), 1e-9)
+    return max(float(np.median(times[1:])), 1e-9)

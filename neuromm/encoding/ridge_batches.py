@@ -64,8 +64,10 @@ class BatchFit:
             self._repeat(part, doubted, choice, scores, weights, intercepts)
         penalties = engine.penalties(batch, choice)
         valid = batch.targets.valid
+        if not bool(xp.all(valid)):
+            weights = xp.where(valid, weights, xp.zeros_like(weights[:1, :1]))
         fitted = {
-            "coef": xp.where(valid, weights, xp.zeros_like(weights[:1, :1])),
+            "coef": weights,
             "intercept": xp.where(valid, intercepts, batch.targets.constants()),
             "best_alphas": xp.where(valid, penalties, xp.nan),
             "cv_scores": xp.where(valid, scores, xp.nan),

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.core import UsageError
-from neuromm.encoding.memory import give_back_memory, target_batch
+from neuromm.encoding.memory import give_back_memory, target_batches
 from neuromm.encoding.splitters import Split
 from neuromm.kernels import (
     EigenRidge,
     HoldOutRidge,
+    RidgeMemory,
     RidgeShape,
     Solver,
     cheapest_solvers,
@@ -97,7 +98,7 @@ def ridge_shape(settings: RidgeSettings) -> RidgeShape:
 
 def ridge_engine(
     settings: RidgeSettings, asked: Solver | None, memory_limit: int | None
-) -> tuple[Engine, Solver, int]:
+) -> tuple[Engine, Solver, RidgeMemory, int | None]:
     """Build the cheapest solver that fits in memory and holds numerically.
 
     Parameters
@@ -111,19 +112,21 @@ def ridge_engine(
     -------
     engine : Engine
     solver : Solver
-    width : int
-        Targets of a batch.
+    memory : RidgeMemory
+        Of the solver.
+    memory_limit : int or None
+        On a GPU a share of what is free, unless it was given.
     """
     x, shape = settings.x, ridge_shape(settings)
     if memory_limit is None and (free := free_memory(x)) is not None:
         memory_limit = int(_GPU_SHARE * free)
     for solver in _candidates(settings, shape, asked, memory_limit):
         memory = working_memory(shape, solver)
-        width = target_batch(memory, settings.n_targets, memory_limit)
+        target_batches(memory, 1, memory_limit)  # an error now rather than later
         engine = _built(settings, solver)
         if engine is not None:
             give_back_memory()
-            return engine, solver, width
+            return engine, solver, memory, memory_limit
     raise UsageError(
         "the solver that was asked for loses its digits with these penalties, which "
         "lie far below the eigenvalues of the features. Leave the choice of the solver "

@@ -6,7 +6,7 @@ chosen one from its own predictions, final weights.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 
 from neuromm.core import UsageError
 from neuromm.encoding.fit_checkpoint import FitCheckpoint, fit_settings
+from neuromm.encoding.memory import give_back_memory, target_batches
 from neuromm.encoding.ridge_batches import BatchFit, Fitted, in_halves
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_engine
 from neuromm.encoding.splitters import Split
 from neuromm.encoding.target_reading import TargetReader
 from neuromm.encoding.target_sources import target_source
 from neuromm.kernels import Solver
-from neuromm.kernels.arrays import Array, empty, host_array, is_device_array, is_numpy
+from neuromm.kernels.arrays import (
+    Array,
+    empty,
+    host_array,
+    is_device_array,
+    is_numpy,
+    itemsize,
+)
 from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["RidgeFit", "edge_shares", "fit_ridge"]
@@ -134,24 +142,33 @@ def fit_ridge(
         n_targets=n_targets,
         fractions=fractions,
     )
-    engine, solver, width = ridge_engine(settings, solver, memory_limit)
-    width = min(max(width // targets.chunk * targets.chunk, targets.chunk), n_targets)
+    engine, solver, memory, limit = ridge_engine(settings, solver, memory_limit)
+    if targets.reads_ahead:
+        ahead = x.shape[0] * itemsize(x)
+        memory = replace(memory, per_target=memory.per_target + ahead)
+    batches = target_batches(memory, n_targets, limit, chunk=targets.chunk)
+    columns = batches.columns
     fit = BatchFit(settings, engine, solver)
     if not alpha_per_target:
-        fit.choose_one(part for _, part in targets.batches(_slices(n_targets, width)))
+        fit.choose_one(part for _, part in targets.batches(columns))
     if checkpoint is None:
         results: _Results | _Stored = _Results(settings, y)
-        columns = _slices(n_targets, width)
     else:
+        # Stored results take no memory, and stored batches are equally wide.
+        width = batches.widest
         stored = _checkpoint(
             checkpoint, settings, y, solver, alpha_per_target=alpha_per_target,
             width=width,
         )  # fmt: skip
         results, columns = _Stored(stored), stored.pending()
     done = n_targets - sum(one.stop - one.start for one in columns)
+    width = 0
     for one, part in targets.batches(columns):
+        if part.shape[1] < width:
+            give_back_memory()
+        width = part.shape[1]
         results.store(one, in_halves(fit, part))
-        done += one.stop - one.start
+        done += width
         if progress is not None:
             progress(done, n_targets)
     return RidgeFit(solver_form=solver.name, **results.arrays())
@@ -190,7 +207,7 @@ class _Results:
                 values = host_array(values)
             if name not in self._arrays:
                 shape = (*values.shape[:-1], self._n_targets)
-                self._arrays[name] = empty(shape, values)
+                self._arrays[name] = _unfilled(shape, values)
             self._arrays[name][..., columns] = values
 
     def arrays(self) -> dict[str, Array]:
@@ -256,8 +273,8 @@ def _checkpoint(
     return FitCheckpoint(folder, described, arrays, n_targets, width)
 
 
-def _slices(n_targets: int, width: int) -> list[slice]:
-    return [
-        slice(start, min(start + width, n_targets))
-        for start in range(0, n_targets, width)
-    ]
+def _unfilled(shape: tuple[int, ...], like: Array) -> Array:
+    """Array that takes memory as it is filled along its last axis, where it can."""
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, dtype=like.dtype, order="F")
+    return empty(shape, like)

@@ -38,9 +38,9 @@ _WEIGHTS = {
 }
 
 
-# Curves that span the residuals of a grid of penalties to float32
-# (`neuromm.kernels.ridge_hold_out`).
-_CURVES = 14
+# Penalties that span all others of a grid (`neuromm.kernels.penalty_curves`), by bytes
+# of a number: in float32 of grids over six decades beside features of as many.
+_CURVES = {4: 16, 8: 45}
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,11 @@ class RidgeShape:
     def full_rank(self) -> int:
         """Modes of all rows."""
         return min(self.n_samples, self.n_features)
+
+    @property
+    def n_curves(self) -> int:
+        """Penalties for which held-out blocks are computed, about."""
+        return min(self.n_alphas, _CURVES[self.itemsize])
 
     def uses_cross_products(self, form: Form) -> bool:
         """Tell whether `EigenRidge` forms cross-products of parts."""
@@ -288,19 +293,21 @@ def _hold_out_count(shape: RidgeShape, form: Form) -> RidgeCost:
     n, p, v, m = shape.n_samples, shape.n_features, shape.n_targets, shape.n_test
     r, n_alphas = shape.full_rank, shape.n_alphas
     cost = _basis_count(shape, form, n, 0, 1)
-    inverses = n_alphas * shape.n_folds * (2.0 * m**2 * r + 3.0 * m**3)
+    n_curves = shape.n_curves
+    inverses = n_curves * shape.n_folds * (m**2 * r + 3.0 * m**3)
     gram = inverses + (2.0 * n * p * r if form == "primal" else n * n * p)
     if form == "primal":
         gram += 4.0 * n * r**2  # a QR makes the modes orthonormal
-    # Residuals of float32 penalties are mixed from those of about fourteen.
-    n_curves = min(n_alphas, _CURVES) if shape.itemsize == 4 else n_alphas
-    targets = 2.0 * n * r + n_curves * 2.0 * n * r + n_alphas * 2.0 * m * n
+    targets = 2.0 * n * r + n_curves * (2.0 * n * r + 2.0 * m * n)
+    if n_curves < n_alphas:
+        targets += 2.0 * n * n_curves * n_alphas
     if r < n - 1:
         targets += 2.0 * n * r
     targets += 2.0 * p * r
     if form == "dual":
         gram += 2.0 * p * n * min(r, v)
-    elements = n_alphas * (2.0 * r + 4.0 * n) + 10.0 * n + 4.0 * r + 3.0 * p
+    elements = n_curves * (2.0 * r + 4.0 * n) + 10.0 * n + 4.0 * r + 3.0 * p
+    elements += 2.0 * n_alphas * n
     return _sum(cost, RidgeCost(gram=gram, targets=targets * v, elements=elements * v))
 
 

@@ -13,12 +13,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, empty, host_array, namespace
+from neuromm.kernels.arrays import (
+    Array,
+    as_like,
+    empty,
+    host_array,
+    is_numpy,
+    namespace,
+)
 from neuromm.kernels.column_statistics import column_dot, column_mean
 from neuromm.kernels.ridge_modes import Form, eigenmodes
 from neuromm.kernels.row_parts import Counts, RowParts, TargetRows
 
-__all__ = ["FeatureRows", "HeldOut", "Modes", "uses_cross_products"]
+__all__ = [
+    "FeatureRows",
+    "HeldOut",
+    "Modes",
+    "at_mean",
+    "to_weights",
+    "uses_cross_products",
+]
 
 # Features whose mean is a smaller share than this of their root mean square need not be
 # centred before they are multiplied with centred targets.
@@ -80,10 +94,47 @@ def uses_cross_products(form: Form, n_parts: int, n_folds: int) -> bool:
     return form == "primal" and n_parts <= 4 * n_folds + 1
 
 
-def _blocks(size: int) -> Iterator[slice]:
-    """Slices of at most 512 rows or columns: what is float64 at a time stays small."""
-    for start in range(0, size, 512):
-        yield slice(start, min(start + 512, size))
+def to_weights(factors: tuple[Array, ...], shrunken: Array) -> Array:
+    """Weights of features from shrunken modes, (n_features, n_targets).
+
+    Those of a target are adjacent in memory: so they are stored.
+
+    Parameters
+    ----------
+    factors : tuple of arrays
+        As `FeatureRows.to_features` gives them.
+    shrunken : array of shape (rank, n_targets)
+    """
+    xp = namespace(shrunken)
+    rows = xp.matrix_transpose(shrunken)
+    for factor in reversed(factors):
+        rows = rows @ xp.matrix_transpose(factor)
+    return xp.matrix_transpose(rows)
+
+
+def at_mean(mean: Array, weights: Array) -> Array:
+    """Prediction at the mean of features, (n_targets,), summed in float64.
+
+    Parameters
+    ----------
+    mean : array of shape (n_features,), float64
+    weights : array of shape (n_features, n_targets)
+    """
+    xp = namespace(weights)
+    if not is_numpy(weights):
+        return mean @ xp.astype(weights, xp.float64)
+    # What is float64 at a time stays in the cache.
+    parts = [
+        mean @ weights[:, columns].astype(np.float64)
+        for columns in _blocks(weights.shape[1], 64)
+    ]
+    return np.concatenate(parts)
+
+
+def _blocks(size: int, width: int = 512) -> Iterator[slice]:
+    """Slices of rows or columns: what is float64 at a time stays small."""
+    for start in range(0, size, width):
+        yield slice(start, min(start + width, size))
 
 
 class FeatureRows:
@@ -123,8 +174,10 @@ class FeatureRows:
         self._kernel: Array = None
         if form == "dual":
             shift = self._reference()
-            for columns in _blocks(x.shape[1]):
-                block = xp.astype(self._rows[:, columns], xp.float64) - shift[columns]
+            # Blocks as large as the kernel: sums of kernels take time, too.
+            for columns in _blocks(x.shape[1], max(x.shape[0], 512)):
+                block = xp.astype(self._rows[:, columns], xp.float64)
+                block -= shift[columns]
                 product = block @ block.T
                 if self._kernel is None:
                     self._kernel = product

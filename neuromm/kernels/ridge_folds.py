@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from neuromm.kernels.arrays import Array, as_like, namespace, runs_kernels
 from neuromm.kernels.column_statistics import column_dot
-from neuromm.kernels.ridge_features import FeatureRows, Modes, uses_cross_products
+from neuromm.kernels.ridge_features import (
+    FeatureRows,
+    Modes,
+    at_mean,
+    to_weights,
+    uses_cross_products,
+)
 from neuromm.kernels.ridge_modes import Form, Scoring
 from neuromm.kernels.ridge_path import (
     DividedDifferences,
@@ -25,7 +31,14 @@ from neuromm.kernels.ridge_path import (
     divided_differences,
     path_sums,
 )
-from neuromm.kernels.row_parts import Counts, Split, TargetRows, row_parts, target_rows
+from neuromm.kernels.row_parts import (
+    Counts,
+    Split,
+    TargetRows,
+    fold_sums,
+    row_parts,
+    target_rows,
+)
 
 __all__ = ["EigenBatch", "EigenRidge", "fold_mean"]
 
@@ -49,13 +62,23 @@ class _Side:
     shift: Array | None
     counts: Counts
 
-    def project(self, batch: "EigenBatch", centre: Array) -> Array:
-        """Projection of targets less ``centre``, of shape (rank, n_targets)."""
+    def project(self, targets: TargetRows, cross: Array | None, centre: Array) -> Array:
+        """Projection of targets less ``centre``, of shape (rank, n_targets).
+
+        Parameters
+        ----------
+        targets : TargetRows
+        cross : array of shape (n_features, n_targets) or None
+            Sum over the parts of X'Y, each about its own means, if there is a shift.
+        centre : array of shape (n_targets,), float64
+        """
         if self.shift is None:
-            return self.weights.T @ batch.targets.rows_about(self.counts, centre)
+            return self.weights.T @ targets.rows_about(self.counts, centre)
+        if cross is None:
+            raise ValueError("the cross-products of this batch have been used up")
         xp = namespace(self.weights)
-        offset = xp.astype(batch.targets.means - centre, self.weights.dtype)
-        projected = self.weights.T @ batch.cross_product(self.counts)
+        offset = xp.astype(targets.means - centre, self.weights.dtype)
+        projected = self.weights.T @ cross
         projected += self.shift @ offset
         return projected
 
@@ -108,24 +131,26 @@ class _FoldTargets:
 
 @dataclass
 class EigenBatch:
-    """A batch of targets, with what has been projected of it so far."""
+    """A batch of targets, with what has been projected of it so far.
+
+    Attributes
+    ----------
+    targets : TargetRows
+    train, test : list of arrays of shape (n_features, n_targets), or of None
+        X'Y of both sides of each fold, where targets enter by them. They are given up
+        as folds are projected, so a batch passes through the folds once.
+    everything : array of shape (n_features, n_targets) or None
+        X'Y of all rows.
+    scores : array of shape (n_fractions, n_targets) or None
+        Of fractions (`neuromm.kernels.ridge_fractions`).
+    """
 
     targets: TargetRows
-    crosses: list[Array] | None
+    train: list[Array | None]
+    test: list[Array | None]
+    everything: Array | None
     folds: list[_FoldTargets] = field(default_factory=list)
-
-    def cross_product(self, counts: Counts) -> Array:
-        """Sum of X'Y over the parts of a fold, each about its own means."""
-        if self.crosses is None:
-            raise ValueError("the cross-products of this batch were not formed")
-        first, *rest = np.flatnonzero(counts)
-        if not rest and counts[first] == 1:
-            return self.crosses[first]
-        total = self.crosses[first] * int(counts[first])
-        for part in rest:
-            times = int(counts[part])
-            total += self.crosses[part] if times == 1 else self.crosses[part] * times
-        return total
+    scores: Array | None = None
 
 
 class EigenRidge:
@@ -185,7 +210,17 @@ class EigenRidge:
     def load(self, y: Array) -> EigenBatch:
         """Centre a batch of targets of shape (n_samples, n_targets)."""
         targets = target_rows(y, self.parts)
-        return EigenBatch(targets, self._features.cross_products(targets))
+        crosses = self._features.cross_products(targets)
+        nothing: list[Array | None] = [None] * len(self._folds)
+        if crosses is None:
+            return EigenBatch(targets, nothing, nothing.copy(), None)
+        *train, everything = fold_sums(
+            crosses, np.vstack([self.parts.train, self.parts.everything])
+        )
+        test = nothing
+        if any(fold.test.shift is not None for fold in self._folds):
+            test = fold_sums(crosses, self.parts.test)
+        return EigenBatch(targets, train, test, everything)
 
     def path(self, batch: EigenBatch) -> Array:
         """Score of every penalty, averaged over folds.
@@ -197,8 +232,8 @@ class EigenRidge:
             count; nan if none is left.
         """
         batch.folds, scores = [], []
-        for fold in self._folds:
-            targets, b = self._project(fold, batch)
+        for number, fold in enumerate(self._folds):
+            targets, b = self._project(number, batch)
             batch.folds.append(targets)
             if fold.tables is not None and fold.differences is not None:
                 sums = path_sums(fold.tables, fold.differences, targets.z, b)
@@ -231,7 +266,8 @@ class EigenRidge:
 
     def project(self, batch: EigenBatch) -> None:
         """Project a batch on all folds, for `score_at` without a `path`."""
-        batch.folds = [self._project(fold, batch)[0] for fold in self._folds]
+        numbers = range(len(self._folds))
+        batch.folds = [self._project(number, batch)[0] for number in numbers]
 
     def score_at(self, batch: EigenBatch, alphas: Sequence[Array]) -> Array:
         """Score of any penalties, from their predictions, averaged over folds.
@@ -321,17 +357,15 @@ class EigenRidge:
         return self._weights(batch, _shrunken(z, self._final, alphas))
 
     def _weights(self, batch: EigenBatch, shrunken: Array) -> tuple[Array, Array]:
-        xp = namespace(shrunken)
+        weights = to_weights(self._to_features, shrunken)
         mean = self._mean(batch, self.parts.everything)
-        weights = shrunken
-        for factor in reversed(self._to_features):
-            weights = factor @ weights
-        return weights, mean - self._x_mean @ xp.astype(weights, xp.float64)
+        return weights, mean - at_mean(self._x_mean, weights)
 
     def _final_projection(self, batch: EigenBatch) -> Array:
         everything = self.parts.everything
         side = _Side(self._final.train, self._final.shift, everything)
-        return side.project(batch, self._mean(batch, everything))
+        mean = self._mean(batch, everything)
+        return side.project(batch.targets, batch.everything, mean)
 
     def _fold(self, train: Counts, test: Counts, method: EigenMethod) -> _Fold:
         modes = self._features.modes(train)
@@ -366,19 +400,21 @@ class EigenRidge:
         return mean if self._fit_intercept else 0 * mean
 
     def _project(
-        self, fold: _Fold, batch: EigenBatch
+        self, number: int, batch: EigenBatch
     ) -> tuple[_FoldTargets, Array | None]:
         """A batch in one fold, and b where it is needed."""
-        targets = batch.targets
+        fold, targets = self._folds[number], batch.targets
         mean = self._mean(batch, fold.train.counts)
         test_mean = targets.mean(fold.test.counts)
         centre = test_mean if self.scoring == "correlation" else mean
         b = None
         if fold.tables is not None or fold.square is not None:
-            b = fold.test.project(batch, centre)
+            b = fold.test.project(targets, batch.test[number], centre)
+        z = fold.train.project(targets, batch.train[number], mean)
+        batch.train[number] = batch.test[number] = None
         constant = targets.is_constant(fold.test.counts)
         projected = _FoldTargets(
-            z=fold.train.project(batch, mean),
+            z=z,
             b=b if fold.square is not None else None,
             centre=centre,
             power=targets.squares_about(fold.test.counts, centre),

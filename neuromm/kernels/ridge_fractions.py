@@ -71,7 +71,6 @@ class FractionalRidge:
     def __init__(self, engine: EigenRidge, fractions: NDArray[np.float64]) -> None:
         self._engine = engine
         self.fractions = fractions
-        self._scores: Array = None
 
     def load(self, y: Array) -> EigenBatch:
         """Centre a batch of targets of shape (n_samples, n_targets)."""
@@ -87,13 +86,13 @@ class FractionalRidge:
             )
             for row in range(len(self.fractions))
         ]
-        self._scores = namespace(rows[0]).stack(rows)
-        return self._scores
+        batch.scores = namespace(rows[0]).stack(rows)
+        return batch.scores
 
     def at(self, batch: EigenBatch, choice: Array) -> Array:
         """Score of one fraction a target; the path has it from predictions already."""
-        xp = namespace(self._scores)
-        return xp.take_along_axis(self._scores, choice[None, :], axis=0)[0]
+        xp = namespace(batch.scores)
+        return xp.take_along_axis(batch.scores, choice[None, :], axis=0)[0]
 
     def penalties(self, batch: EigenBatch, choice: Array) -> Array:
         """Penalty of each target in the fit of all rows, (n_targets,), float64."""

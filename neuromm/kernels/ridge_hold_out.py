@@ -26,18 +26,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr
 
 from neuromm.kernels.arrays import (
     ROWS_PER_SUM,
     Array,
     as_like,
     is_numpy,
+    is_on_gpu,
     itemsize,
     namespace,
 )
 from neuromm.kernels.column_statistics import column_mean
-from neuromm.kernels.ridge_features import FeatureRows
+from neuromm.kernels.penalty_curves import every_eigenvalue, spanning_penalties
+from neuromm.kernels.ridge_features import FeatureRows, at_mean, to_weights
 from neuromm.kernels.ridge_modes import Form, Scoring
 from neuromm.kernels.row_parts import (
     Counts,
@@ -54,11 +55,21 @@ __all__ = ["HoldOutBatch", "HoldOutRidge", "holds_out_the_rest"]
 _TOLERANCE = {4: 1e-3, 8: 1e-9}
 
 
-# Residuals of penalties whose curves others span to this are mixed from theirs.
+# Penalties whose curves others span to this are mixed from theirs.
 _CURVE_TOLERANCE = {4: 5e-6, 8: 1e-15}
 
-# Penalties that are mixed in one pass over the curves.
-_MIXED_AT_ONCE = 5
+# Curves of so many bytes are formed at once, which stay in the cache; on a GPU more.
+CURVE_BYTES, NARROWEST_SLICE = 24 * 10**6, 16
+_CURVE_BYTES_ON_GPU = 512 * 10**6
+
+# Held-out rows whose errors are formed at once.
+HELD_ROWS = 256
+
+# Held-out rows from which a product of a matrix with itself is worth a call of its own.
+_LARGE = 32
+
+# An overlap with the constant below this leaves modes orthonormal to its square.
+_ORTHONORMAL = 1e-8
 
 
 @dataclass
@@ -92,7 +103,7 @@ class _Block:
     counts : tuple of integer arrays of shape (n_parts,)
         Held-out parts of each fold.
     rows : integer array of shape (n_folds, n_test)
-    inverse : array of shape (n_alphas, n_folds, n_test, n_test)
+    inverse : array of shape (n_pivots, n_folds, n_test, n_test)
         (I - H_kk)^-1.
     """
 
@@ -100,50 +111,20 @@ class _Block:
     rows: NDArray[np.intp]
     inverse: Array
 
-    def of(self, x: Array) -> Array:
-        """Rows of each fold, of shape (n_folds, n_test, n_columns)."""
-        xp = namespace(x)
-        flat = self.rows.ravel()
+    def pieces(self) -> Iterator[slice]:
+        """Folds whose errors are formed at once."""
+        n_folds, n_test = self.rows.shape
+        step = max(HELD_ROWS // max(n_test, 1), 1)
+        for start in range(0, n_folds, step):
+            yield slice(start, min(start + step, n_folds))
+
+    def of(self, x: Array, folds: slice) -> Array:
+        """Rows of some folds, one after the other."""
+        flat = self.rows[folds].ravel()
         first, last = int(flat[0]), int(flat[-1]) + 1
         if np.array_equal(flat, np.arange(first, last)):
-            held = x[first:last]
-        else:
-            held = xp.take(x, as_like(flat, x), axis=0)
-        return xp.reshape(held, (*self.rows.shape, x.shape[1]))
-
-
-def _pivot_penalties(
-    alphas: NDArray[np.float64], eigenvalues: NDArray[np.float64], tolerance: float
-) -> tuple[list[int], NDArray[np.float64] | None]:
-    """Penalties of which the residuals of all others are mixtures, and the mixtures.
-
-    The shares a / (lam + a) are smooth in a: about two curves a decade of penalties
-    span all others to the rounding of float32.
-
-    Returns
-    -------
-    pivots : list of int
-        Positions in ``alphas``.
-    mix : array of shape (n_alphas, n_pivots) or None
-        None where mixing saves less than a fifth of the products.
-    """
-    everyone = list(range(len(alphas)))
-    if not len(eigenvalues) or len(alphas) < 5 or not (alphas > 0).all():
-        return everyone, None
-    shares = alphas[:, None] / (eigenvalues + alphas[:, None])
-    shares /= np.linalg.norm(shares, axis=1, keepdims=True)
-    _, r, order = qr(shares.T, mode="economic", pivoting=True)
-    size = np.abs(np.diag(r))
-    n_pivots = int((size > tolerance * size[0]).sum())
-    if n_pivots > 0.8 * len(alphas):
-        return everyone, None
-    pivots = sorted(int(one) for one in order[:n_pivots])
-    raw = alphas[:, None] / (eigenvalues + alphas[:, None])
-    scale = np.linalg.norm(raw, axis=1)
-    mix = np.linalg.lstsq(shares[pivots].T, shares.T, rcond=None)[0].T
-    mix = scale[:, None] * mix / scale[pivots]
-    mix[pivots] = np.eye(len(pivots))
-    return pivots, mix
+            return x[first:last]
+        return namespace(x).take(x, as_like(flat, x), axis=0)
 
 
 def holds_out_the_rest(parts: RowParts) -> bool:
@@ -195,7 +176,7 @@ class HoldOutRidge:
         self._x_mean = features.mean(everything)
         self._to_features = features.to_features(modes, n_targets)
         self._form = form
-        basis = _made_orthonormal(features.orthonormal(modes), fit_intercept)
+        basis = _made_orthonormal(features.orthonormal(modes), form, fit_intercept)
         xp = namespace(x)
         self._basis = xp.astype(basis, x.dtype)
         free = x.shape[0] - fit_intercept
@@ -204,10 +185,14 @@ class HoldOutRidge:
         self.is_accurate = self._condition(basis, folds) <= (
             _TOLERANCE[itemsize(x)] / float(xp.finfo(x.dtype).eps)
         )
-        self._pivots, mix = _pivot_penalties(
-            alphas / modes.unit, modes.eigenvalues, _CURVE_TOLERANCE[itemsize(x)]
-        )
-        self._mix = None if mix is None else as_like(mix, self._basis, dtype=x.dtype)
+        # Errors are formed for some penalties, from residuals of fewer.
+        grid, tolerance = alphas / modes.unit, _CURVE_TOLERANCE[itemsize(x)]
+        errors = spanning_penalties(grid, every_eigenvalue(grid, 1.0), tolerance)
+        self._scored = errors.pivots
+        curves = spanning_penalties(grid[errors.pivots], modes.eigenvalues, tolerance)
+        self._curves = errors.pivots[curves.pivots]
+        self._error_mix = _as_table(errors.mix, self._basis)
+        self._curve_mix = _as_table(curves.mix, self._basis)
         # A matrix that is singular has no inverse to be inaccurate.
         self._blocks = self._inverses(basis, folds) if self.is_accurate else []
 
@@ -226,31 +211,74 @@ class HoldOutRidge:
         """Score of every penalty, averaged over folds, as `EigenRidge.path`."""
         xp = namespace(batch.rows)
         units = self._units(batch)
-        scores = []
-        for row, residual in enumerate(self._residuals(batch)):
-            if batch.outside is not None:
-                residual += batch.outside
-            scores.append(self._score(row, residual, units))
-        batch.scores = xp.stack(scores)
+        n_targets = batch.z.shape[1]
+        width = self._slice_width(batch.z)
+        columns = [slice(i, i + width) for i in range(0, n_targets, width)]
+        batch.scores = xp.concat(
+            [self._path(batch, units, one) for one in columns], axis=1
+        )
         return batch.scores
 
-    def _residuals(self, batch: HoldOutBatch) -> Iterator[Array]:
-        """Residual of the fit of all rows within the modes, for every penalty."""
-        z, pivots = batch.z, self._pivots
-        if self._mix is None:
-            for row in range(len(self.alphas)):
-                yield self._basis @ (self._left(row, z) * z)
-            return
+    def _slice_width(self, like: Array) -> int:
+        """How many targets have their curves formed at once."""
+        room = _CURVE_BYTES_ON_GPU if is_on_gpu(like) else CURVE_BYTES
+        one = itemsize(like) * len(self._curves) * sum(self._basis.shape)
+        return max(int(room // max(one, 1)), NARROWEST_SLICE)
+
+    def _path(
+        self, batch: HoldOutBatch, units: "list[tuple[Array, Array]]", columns: slice
+    ) -> Array:
+        """Score of every penalty for some targets, (n_alphas, width), float64."""
+        xp = namespace(batch.z)
+        curves = self._residual_curves(batch.z[:, columns])
+        outside = None if batch.outside is None else batch.outside[:, columns]
+        total = n_scored = 0
+        for block, (unit, missing) in zip(self._blocks, units, strict=True):
+            for folds in block.pieces():
+                squares = self._squared_errors(block, folds, curves, outside)
+                score = -squares / unit[folds, columns]
+                if self.scoring == "r2":
+                    score += 1
+                gone = missing[folds, columns]
+                score = xp.where(gone, xp.zeros_like(score), score)
+                total = total + xp.sum(score, axis=1)
+                n_scored = n_scored + xp.sum(xp.astype(~gone, xp.float64), axis=0)
+        return xp.where(n_scored > 0, total / xp.clip(n_scored, 1, None), xp.nan)
+
+    def _residual_curves(self, z: Array) -> Array:
+        """Residuals of the fit of all rows within the modes.
+
+        Returns
+        -------
+        curves : array of shape (n_samples, n_curves, n_targets)
+        """
         xp = namespace(z)
-        shares = xp.stack([self._left(row, z)[:, 0] for row in pivots], axis=1)
-        stacked = xp.reshape(shares[:, :, None] * z[:, None, :], (z.shape[0], -1))
-        curves = xp.reshape(
-            self._basis @ stacked, (self._basis.shape[0], len(pivots), z.shape[1])
-        )
-        for start in range(0, len(self.alphas), _MIXED_AT_ONCE):
-            mixed = self._mix[start : start + _MIXED_AT_ONCE] @ curves
-            for row in range(mixed.shape[1]):
-                yield mixed[:, row, :]
+        shares = xp.stack([self._left(row, z)[:, 0] for row in self._curves], axis=1)
+        stacked = shares[:, :, None] * z[:, None, :]
+        rank, n_curves, width = stacked.shape
+        curves = self._basis @ xp.reshape(stacked, (rank, n_curves * width))
+        return xp.reshape(curves, (curves.shape[0], n_curves, width))
+
+    def _squared_errors(
+        self, block: _Block, folds: slice, curves: Array, outside: Array | None
+    ) -> Array:
+        """Sum of squared errors of held-out rows, (n_alphas, n_folds, n_targets)."""
+        xp = namespace(curves)
+        n_folds, n_test = block.rows[folds].shape
+        width = curves.shape[2]
+        held = xp.permute_dims(block.of(curves, folds), (1, 0, 2))
+        if self._curve_mix is not None:
+            held = self._curve_mix @ xp.reshape(held, (held.shape[0], -1))
+        held = xp.reshape(held, (len(self._scored), n_folds, n_test, width))
+        if outside is not None:
+            rows = block.of(outside, folds)
+            held = held + xp.reshape(rows, (n_folds, n_test, width))
+        inverse = block.inverse[:, folds]
+        error = inverse * held if n_test == 1 else inverse @ held
+        if self._error_mix is not None:
+            error = self._error_mix @ xp.reshape(error, (error.shape[0], -1))
+        error = xp.reshape(error, (len(self.alphas), n_folds, n_test, width))
+        return _sum_squares(error)
 
     def at(self, batch: HoldOutBatch, choice: Array) -> Array:
         """Score of one penalty a target; the path has it from predictions already."""
@@ -271,9 +299,8 @@ class HoldOutRidge:
             table = table * np.sqrt(values)
         table = as_like(table, batch.z, dtype=batch.z.dtype)
         weights = xp.take(table, choice, axis=1) * batch.z
-        for factor in reversed(self._to_features):
-            weights = factor @ weights
-        return weights, batch.mean - self._x_mean @ xp.astype(weights, xp.float64)
+        weights = to_weights(self._to_features, weights)
+        return weights, batch.mean - at_mean(self._x_mean, weights)
 
     def _left(self, row: int, like: Array) -> Array:
         """Share a / (lam + a) of each mode that a fit leaves in the residual."""
@@ -281,29 +308,12 @@ class HoldOutRidge:
         share = alpha / (self._modes.eigenvalues + alpha)
         return as_like(share[:, None], like, dtype=like.dtype)
 
-    def _score(
-        self, row: int, residual: Array, units: "list[tuple[Array, Array]]"
-    ) -> Array:
-        """Score of one penalty: its errors, fold by fold."""
-        xp = namespace(residual)
-        total = n_scored = 0
-        for block, (unit, missing) in zip(self._blocks, units, strict=True):
-            held = block.of(residual)
-            inverse = block.inverse[row]
-            error = inverse * held if held.shape[1] == 1 else inverse @ held
-            score = -_sum_squares(error) / unit
-            if self.scoring == "r2":
-                score += 1
-            total = total + xp.sum(xp.where(missing, 0 * score, score), axis=0)
-            n_scored = n_scored + xp.sum(xp.astype(~missing, xp.float64), axis=0)
-        return xp.where(n_scored > 0, total / xp.clip(n_scored, 1, None), xp.nan)
-
     def _units(self, batch: HoldOutBatch) -> list[tuple[Array, Array]]:
         """What squared errors are divided by, and whether a target has no score.
 
         Returns
         -------
-        units : list of (array of shape (n_folds or 1, n_targets), boolean array)
+        units : list of (array of shape (n_folds, n_targets), boolean array)
             One a size of folds.
         """
         xp = namespace(batch.rows)
@@ -312,9 +322,10 @@ class HoldOutRidge:
         for block in self._blocks:
             n_test = block.rows.shape[1]
             if self.scoring == "mse":
-                none = xp.zeros_like(targets.valid)[None, :]
-                none = xp.broadcast_to(none, (len(block.rows), none.shape[1]))
-                units.append((xp.ones_like(batch.targets.means[:1]) * n_test, none))
+                shape = (len(block.rows), targets.valid.shape[0])
+                none = xp.broadcast_to(xp.zeros_like(targets.valid)[None, :], shape)
+                size = n_test * xp.ones_like(targets.means[:1])
+                units.append((xp.broadcast_to(size, shape), none))
                 continue
             power = xp.stack(
                 [
@@ -345,28 +356,34 @@ class HoldOutRidge:
         xp = namespace(basis)
         blocks = []
         for group, rows in folds:
+            part = _rows_of(basis, rows)
             inverses = [
                 xp.astype(
-                    xp.linalg.inv(self._left_matrix(basis, rows, row)),
-                    self._basis.dtype,
+                    xp.linalg.inv(self._left_matrix(part, row)), self._basis.dtype
                 )
-                for row in range(len(self.alphas))
+                for row in self._scored
             ]
             blocks.append(_Block(group, rows, xp.stack(inverses)))
         return blocks
 
-    def _left_matrix(self, basis: Array, rows: NDArray[np.intp], row: int) -> Array:
-        """I - H_kk of each fold, of shape (n_folds, n_test, n_test), float64."""
-        xp = namespace(basis)
-        part = xp.take(basis, as_like(rows.ravel(), basis), axis=0)
-        part = xp.reshape(part, (*rows.shape, basis.shape[1]))
-        share = self._left(row, basis)[:, 0]
-        left = (part * share) @ xp.matrix_transpose(part)
-        if not self._is_full:
-            left = left - part @ xp.matrix_transpose(part)
-            left = left + as_like(np.eye(rows.shape[1]), basis)
-            if self._fit_intercept:
-                left = left - 1 / basis.shape[0]
+    def _left_matrix(self, part: Array, row: int) -> Array:
+        """I - H_kk of each fold, of shape (n_folds, n_test, n_test), float64.
+
+        Parameters
+        ----------
+        part : array of shape (n_folds, n_test, rank)
+            Held-out rows of the basis.
+        row : int
+            Position of the penalty.
+        """
+        share = self._left(row, part)[:, 0]
+        if self._is_full:
+            return _products(part * namespace(part).sqrt(share))
+        left = as_like(np.eye(part.shape[1]), part) - _products(
+            part * namespace(part).sqrt(1 - share)
+        )
+        if self._fit_intercept:
+            left = left - 1 / self._basis.shape[0]
         return left
 
     def _condition(
@@ -386,7 +403,8 @@ class HoldOutRidge:
         share = float(xp.max(self._left(smallest_alpha, basis))) if self._is_full else 0
         worst = 1.0
         for _, rows in folds:
-            values = xp.linalg.eigvalsh(self._left_matrix(basis, rows, smallest_alpha))
+            part = _rows_of(basis, rows)
+            values = xp.linalg.eigvalsh(self._left_matrix(part, smallest_alpha))
             largest, smallest = values[:, -1], values[:, 0]
             if not bool(xp.all(smallest > 0)):
                 return float("inf")
@@ -397,29 +415,58 @@ class HoldOutRidge:
         return worst
 
 
-def _made_orthonormal(basis: Array, fit_intercept: bool) -> Array:
+def _as_table(mix: NDArray[np.float64] | None, like: Array) -> Array | None:
+    return None if mix is None else as_like(mix, like, dtype=like.dtype)
+
+
+def _rows_of(basis: Array, rows: NDArray[np.intp]) -> Array:
+    """Rows of the basis, of shape (n_folds, n_test, rank)."""
+    xp = namespace(basis)
+    part = xp.take(basis, as_like(rows.ravel(), basis), axis=0)
+    return xp.reshape(part, (*rows.shape, basis.shape[1]))
+
+
+def _products(x: Array) -> Array:
+    """Product of each (n_test, rank) matrix with its own transpose."""
+    xp = namespace(x)
+    if not is_numpy(x) or x.shape[1] < _LARGE:
+        return x @ xp.matrix_transpose(x)
+    # Of a matrix with itself NumPy forms one half only; not of a stack of them.
+    return np.stack([one @ one.T for one in x])
+
+
+def _made_orthonormal(basis: Array, form: Form, fit_intercept: bool) -> Array:
     """Basis whose columns are orthonormal, and orthogonal to a constant, to rounding.
 
-    Those of small eigenvalues hold some of the others, and of the null mode of
-    centring: their rounding over the square root of the eigenvalue.
+    In the primal form those of small eigenvalues hold some of the others: their
+    rounding over the square root of the eigenvalue. In both they may hold some of the
+    null mode of centring.
     """
     xp = namespace(basis)
-    q, r = xp.linalg.qr(basis - column_mean(basis) if fit_intercept else basis)
+    if fit_intercept:
+        mean = column_mean(basis)
+        overlap = float(xp.sum(mean**2) * basis.shape[0]) ** 0.5
+        basis = basis - mean
+        if form == "dual" and overlap < _ORTHONORMAL:
+            return basis
+    elif form == "dual":
+        return basis
+    q, r = xp.linalg.qr(basis)
     diagonal = xp.linalg.diagonal(r)
     q *= xp.where(diagonal < 0, -xp.ones_like(diagonal), xp.ones_like(diagonal))
     return q
 
 
 def _sum_squares(x: Array) -> Array:
-    """Sum over rows of squares, (n_folds, n_targets), float64."""
+    """Sum over rows of squares, float64; (n_alphas, n_folds, n_rows, n_targets)."""
     return sum(
-        _squares(x[:, start : start + ROWS_PER_SUM])
-        for start in range(0, x.shape[1], ROWS_PER_SUM)
+        _squares(x[:, :, start : start + ROWS_PER_SUM])
+        for start in range(0, x.shape[2], ROWS_PER_SUM)
     )
 
 
 def _squares(x: Array) -> Array:
     if is_numpy(x):
-        return np.einsum("kmt,kmt->kt", x, x).astype(np.float64)
+        return np.einsum("akmt,akmt->akt", x, x).astype(np.float64)
     xp = namespace(x)
-    return xp.sum(x * x, axis=1, dtype=xp.float64)
+    return xp.sum(x * x, axis=2, dtype=xp.float64)

@@ -7,6 +7,7 @@ kept; targets then pass in batches. The peak is the larger of the two.
 from dataclasses import dataclass
 
 from neuromm.kernels.ridge_cost import RidgeShape, Solver
+from neuromm.kernels.ridge_hold_out import CURVE_BYTES, HELD_ROWS, NARROWEST_SLICE
 
 __all__ = ["RidgeMemory", "working_memory"]
 
@@ -25,16 +26,23 @@ class RidgeMemory:
         Weights and the values of each target.
     per_target : int
         For each target of a batch.
+    per_batch : int
+        For each batch, however narrow.
     """
 
     building: int
     kept: int
     results: int
     per_target: int
+    per_batch: int = 0
 
     def peak(self, width: int) -> int:
-        """Bytes with batches of ``width`` targets."""
-        return max(self.building, self.kept + self.results + width * self.per_target)
+        """Bytes with batches of ``width`` targets, one after the other."""
+        return max(self.building, self.kept + self.results + self.of_batch(width))
+
+    def of_batch(self, width: int) -> int:
+        """Bytes of a batch of ``width`` targets, beside its results."""
+        return self.per_batch + width * self.per_target
 
     @property
     def fixed(self) -> int:
@@ -52,13 +60,16 @@ def working_memory(shape: RidgeShape, solver: Solver) -> RidgeMemory:
     """
     p, v, size = shape.n_features, shape.n_targets, shape.itemsize
     results = size * p * v + (8 + 8 + 8 + 1) * v
+    per_batch = 0.0
     if solver.method == "hold-out":
-        building, kept, per_target = _hold_out(shape, solver)
+        building, kept, per_target, per_batch = _hold_out(shape, solver)
     elif solver.method == "cholesky":
         building, kept, per_target = _cholesky(shape, solver)
     else:
         building, kept, per_target = _eigen(shape, solver)
-    return RidgeMemory(int(building), int(kept), int(results), int(per_target))
+    return RidgeMemory(
+        int(building), int(kept), int(results), int(per_target), int(per_batch)
+    )
 
 
 def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
@@ -77,10 +88,16 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
     )
     building = kept + max(transient, _decomposition(shape, solver, n))
     by_square = by_cross and m > r
-    rows = 0.0 if by_cross else 2 * n_train
-    per_target: float = size * (n + (shape.n_parts * p if by_cross else 0))
-    per_target += size * n_folds * r * (2 if by_square else 1)
-    per_target += size * (4 * r + (0 if by_square else 2 * m) + rows + p)
+    # Sums of cross-products give way to projections, fold by fold.
+    held = 0 if by_square else 2 * m
+    if by_cross:
+        adding = (shape.n_parts + n_folds + 2) * p
+        passing = p + n_folds * max(p, r) + 3 * r + held
+        passing += shape.n_parts * p + n_folds * r if by_square else 0
+        columns = n + max(adding, passing)
+    else:
+        columns = n + n_folds * r + 3 * r + held + 2 * n_train + p
+    per_target: float = size * columns
     per_target += 8 * (shape.n_alphas * (n_folds + 3) + 4 * shape.n_parts)
     return building, kept, per_target
 
@@ -89,27 +106,31 @@ def _decomposition(shape: RidgeShape, solver: Solver, n_rows: float) -> float:
     """Bytes while one matrix is decomposed: itself, a copy, vectors, LAPACK's 2 r^2."""
     p = shape.n_features
     if solver.form == "primal":
-        return float(8 * (2 * n_rows * p + 5 * p * p))
+        return float(8 * (2 * min(n_rows, 512) * p + 5 * p * p))
     kernel = 8 * shape.n_samples**2
     return float(kernel + 8 * 6 * n_rows**2)
 
 
-def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
+def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float, float]:
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     m, r, n_alphas = shape.n_test, shape.full_rank, shape.n_alphas
-    kept = size * (n * r + p * r + n_alphas * n * m)
+    n_curves = shape.n_curves
+    kept = size * (n * r + p * r + n_curves * n * m)
     # Modes of all rows stay in float64; so do how often folds count each part.
     primal = solver.form == "primal"
     kept += 8 * (p if primal else n) * r + 4 * shape.n_folds * shape.n_parts
     inverting = 8 * ((4 if primal else 3) * n * r + 4 * n * m)
-    inverting += size * n_alphas * n * m
+    inverting += size * n_curves * n * m
     building = kept + max(_decomposition(shape, solver, n), inverting)
     # Targets whose rank is not full keep what no mode reaches.
-    outside = 2 * n if r < n - 1 else 0
-    per_target = size * (4 * n + outside + 2 * r + p) + 8 * n_alphas * 3
-    if size == 4:  # the curves that residuals are mixed from
-        per_target += size * min(n_alphas, 14) * (n + r)
-    return building, kept, per_target
+    outside = n if r < n - 1 else 0
+    per_target = size * (3 * n + outside + 2 * r + p) + 8 * n_alphas * 3
+    # The curves of a slice of them, and errors of some held-out rows of it.
+    one = size * n_curves * (n + r)
+    width = min(max(CURVE_BYTES // one, NARROWEST_SLICE), shape.n_targets)
+    rows = min(max(HELD_ROWS, m), n)
+    per_batch = width * (one + size * rows * (2 * n_curves + n_alphas))
+    return building, kept, per_target, per_batch
 
 
 def _cholesky(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:

@@ -54,14 +54,13 @@ def eigenmodes(
         (duplicated or collinear columns, the null mode of centring) and left out.
     vectors : array of shape (order, rank)
     """
-    xp = namespace(gram)
-    values, vectors = symmetric_eigh(gram)
-    eigenvalues = host_array(values)[::-1].copy()
+    # Of its negative, eigenvalues come largest first.
+    values, vectors = symmetric_eigh(-gram)
+    eigenvalues = -host_array(values)
     largest = max(float(eigenvalues[0]), 0.0) if len(eigenvalues) else 0.0
     noise = max(noise, max(max_rank, 1) * np.finfo(np.float64).eps * largest)
     rank = min(int(np.count_nonzero(eigenvalues > noise)), max_rank)
-    first = gram.shape[0] - rank
-    return eigenvalues[:rank], contiguous(xp.flip(vectors[:, first:], axis=1))
+    return eigenvalues[:rank], contiguous(vectors[:, :rank])
 
 
 def symmetric_eigh(matrix: Array) -> tuple[Array, Array]:

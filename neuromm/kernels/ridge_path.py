@@ -208,19 +208,23 @@ def path_sums(
     """
     xp = namespace(z)
     scale = as_like(tables.scale, z)[:, None]
-    w, u = differences.far_product(z), differences.near_product(z)
     if runs_kernels(z):
         from neuromm.kernels import gpu_ridge
 
+        w, u = differences.far_product(z), differences.near_product(z)
         fit, power = gpu_ridge.path_sums(
             z, w, u, b, tables.fit, tables.cross, tables.near
         )
         return fit / scale, power / scale**2
-    w *= z
-    u *= z
-    power = xp.astype(tables.cross @ w, xp.float64)
-    power += xp.astype(tables.near @ u, xp.float64)
+    # One product at a time: together they would take as much memory as all folds' z.
     fit = xp.astype(tables.fit @ (b * z), xp.float64)
+    product = differences.far_product(z)
+    product *= z
+    power = xp.astype(tables.cross @ product, xp.float64)
+    del product
+    product = differences.near_product(z)
+    product *= z
+    power += xp.astype(tables.near @ product, xp.float64)
     return fit / scale, power / scale**2
 
 

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from neuromm.kernels.arrays import Array, as_like, empty, namespace
 from neuromm.kernels.column_statistics import column_dot, column_mean
 
-__all__ = ["Counts", "RowParts", "Split", "TargetRows", "row_parts", "target_rows"]
+__all__ = [
+    "Counts",
+    "RowParts",
+    "Split",
+    "TargetRows",
+    "fold_sums",
+    "row_parts",
+    "target_rows",
+]
 
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -134,6 +142,47 @@ def row_parts(splits: Sequence[Split], n_samples: int) -> RowParts:
     return RowParts(order, slices, of_parts[::2], of_parts[1::2])
 
 
+def fold_sums(values: Sequence[Array], counts: Counts) -> list[Array]:
+    """Sums of what was formed of each part over the parts of each fold.
+
+    Where every fold leaves out one part, sums of the parts before it and after it are
+    shared: three additions a fold, whatever their number.
+
+    Parameters
+    ----------
+    values : sequence of arrays
+        One a part; a fold of a single part is given its array as it is.
+    counts : integer array of shape (n_folds, n_parts)
+    """
+    n_folds, n_parts = counts.shape
+    missing = counts == 0
+    leave_one_out = (missing.sum(axis=1) < 2).all() and counts.max(initial=0) == 1
+    if not leave_one_out or not 2 < n_parts <= n_folds:
+        return [_sum_of(values, fold) for fold in counts]
+    between = list(values)[1:-1]
+    after = [values[-1]]
+    for value in reversed(between):
+        after.append(value + after[-1])
+    before, sums = values[0], [after.pop()]
+    for value in between:
+        sums.append(before + after.pop())
+        before = before + value
+    sums += [before, before + values[-1]]
+    left_out = np.where(missing.any(axis=1), missing.argmax(axis=1), n_parts)
+    return [sums[int(part)] for part in left_out]
+
+
+def _sum_of(values: Sequence[Array], counts: Counts) -> Array:
+    first, *rest = np.flatnonzero(counts).tolist()
+    if not rest and counts[first] == 1:
+        return values[first]
+    total = values[first] * int(counts[first])
+    for part in rest:
+        times = int(counts[part])
+        total += values[part] if times == 1 else values[part] * times
+    return total
+
+
 @dataclass(frozen=True)
 class TargetRows:
     """A batch of targets, by parts.
@@ -207,31 +256,37 @@ def target_rows(y: Array, parts: RowParts) -> TargetRows:
     """
     xp = namespace(y)
     rows = parts.in_order(y)
-    lowest = xp.stack([xp.min(rows[part], axis=0) for part in parts.slices])
-    highest = xp.stack([xp.max(rows[part], axis=0) for part in parts.slices])
+    centred = empty(rows.shape, rows)
+    lows, highs, averages = [], [], []
+    for part in parts.slices:
+        centred[part] = rows[part]
+        piece = centred[part]
+        lows.append(xp.min(piece, axis=0))
+        highs.append(xp.max(piece, axis=0))
+        with np.errstate(invalid="ignore"):  # infinities mask their target
+            averages.append(column_mean(piece))
+    lowest, highest, means = xp.stack(lows), xp.stack(highs), xp.stack(averages)
     low, high = xp.min(lowest, axis=0), xp.max(highest, axis=0)
     valid = xp.isfinite(low) & xp.isfinite(high) & (low != high)
     if not bool(xp.all(valid)):
-        rows = xp.where(valid, rows, xp.zeros_like(rows[:1, :1]))
-    means, origins, squares = [], [], []
-    centred = empty(rows.shape, rows)
+        centred = xp.where(valid, centred, xp.zeros_like(centred[:1, :1]))
+        means = xp.where(valid, means, xp.zeros_like(means[:1, :1]))
+    # The mean of a constant rounds: a residual would look like a signal.
+    alike = valid & (lowest == highest)
+    means = xp.where(alike, xp.astype(lowest, xp.float64), means)
+    origins = xp.astype(means, rows.dtype)
+    squares = []
     for number, part in enumerate(parts.slices):
-        mean, least, most = column_mean(rows[part]), lowest[number], highest[number]
-        # The mean of a constant rounds: a residual would look like a signal.
-        mean = xp.where(valid & (least == most), xp.astype(least, xp.float64), mean)
-        origin = xp.astype(mean, rows.dtype)
-        centred[part] = rows[part] - origin
-        origin = xp.astype(origin, xp.float64)
-        about = column_dot(centred[part], centred[part])
-        means.append(mean)
-        origins.append(origin)
-        squares.append(about - (part.stop - part.start) * (mean - origin) ** 2)
+        centred[part] -= origins[number]
+        squares.append(column_dot(centred[part], centred[part]))
+    origins = xp.astype(origins, xp.float64)
+    sizes = as_like(parts.sizes.astype(np.float64), means)[:, None]
     return TargetRows(
         parts,
         centred,
-        xp.stack(origins),
-        xp.stack(means),
-        xp.stack(squares),
+        origins,
+        means,
+        xp.stack(squares) - sizes * (means - origins) ** 2,
         lowest,
         highest,
         valid,

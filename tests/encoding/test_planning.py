@@ -11,7 +11,8 @@ import pytest
 
 from neuromm.core import ResourceLimitError
 from neuromm.encoding import RidgeCV, plan
-from neuromm.encoding.memory import parse_memory
+from neuromm.encoding.memory import parse_memory, target_batches
+from neuromm.kernels import RidgeMemory
 
 
 @pytest.mark.filterwarnings("ignore:.*of the targets chose the")
@@ -89,14 +90,26 @@ def test_the_peak_that_was_planned_is_within_a_fifth_of_what_is_measured(argumen
 
 
 def test_a_limit_makes_batches_smaller_and_is_kept():
-    shape = (1000, 200, 50_000)
+    shape = (20_000, 50, 5000)  # most of it is batches
     free = plan(*shape)
-    limit = free.peak_memory - 20_000_000  # most of it is coefficients
+    limit = int(0.8 * free.peak_memory)
     tight = plan(*shape, memory_limit=limit)
     assert tight.target_batch < free.target_batch
     assert tight.peak_memory <= limit
     with pytest.raises(ResourceLimitError, match="Raise the limit"):
         plan(*shape, memory_limit="1MB")
+
+
+def test_batches_narrow_as_results_fill_and_memory_stays_level():
+    memory = RidgeMemory(building=0, kept=0, results=80_000_000, per_target=50_000)
+    made = target_batches(memory, 20_000, None)
+    widths = [one.stop - one.start for one in made.columns]
+    assert [one.start for one in made.columns] == [0, *np.cumsum(widths)[:-1]]
+    assert sum(widths) == 20_000
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 4 * widths[-2]
+    least = memory.results + 8_000_000
+    assert least * 0.95 < made.peak <= least
 
 
 def test_more_work_takes_longer():
