@@ -253,16 +253,10 @@ def aligned_projection(design, seed, rng):
     weights /= np.linalg.norm(weights, axis=0)
     noise = autoregressive(rng, n, design.n_targets, design.noise_ar)
     joint = both @ weights
-    linear = both @ np.linalg.lstsq(both, joint, rcond=None)[0]
     shares = []
-    for controls in ((), ("linear part",)):
+    for controls in ((), ("linear-part",)):
         sites = integration_sites(
-            {
-                "vision": vision,
-                "language": language,
-                "joint": joint,
-                "linear part": linear,
-            },
+            {"vision": vision, "language": language, "joint": joint},
             design.r * joint + np.sqrt(1 - design.r**2) * noise,
             groups=np.repeat(np.arange(N_RUNS), -(-n // N_RUNS))[:n],
             controls=controls,

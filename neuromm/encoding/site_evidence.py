@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from neuromm.encoding.training_influence import (
     block_sums,
@@ -182,10 +182,13 @@ def _site_evidence(
     means = resampled.mean(axis=-1)
     differences = score[:1] - score[1:]
     by_block = [np.moveaxis(one.mean(axis=-1), 1, 0) for one in influences]
+    # Resamples are nearly normal, whatever the number of blocks.
+    upper = (1 + confidence) / 2
+    wider = t.ppf(upper, _freedom(of_run)) / norm.ppf(upper)
     draws = _stretched(
         differences,
         means[:1] - means[1:],
-        _spread([one[:, :1] - one[:, 1:] for one in by_block], of_run),
+        _spread([one[:, :1] - one[:, 1:] for one in by_block], of_run) * wider,
     )
     best = differences.argmin(axis=0) + 1
     gain = differences.min(axis=0)
@@ -226,7 +229,7 @@ def _one_sided_p(
     """P of differences (site, time), given their resamples (draw, site, time)."""
     if over_time == "mean":
         scale = _spread([one.mean(axis=-1) for one in influences], of_run)
-        return np.asarray(norm.sf(difference.mean(axis=-1) / scale))
+        return np.asarray(t.sf(difference.mean(axis=-1) / scale, _freedom(of_run)))
     scale = _spread(influences, of_run)
     observed = difference / scale
     null = (drawn - drawn.mean(axis=0)) / np.maximum(
@@ -237,15 +240,20 @@ def _one_sided_p(
     return np.asarray((1 + exceeding) / (1 + len(drawn)))
 
 
-def _largest(t: Array) -> NDArray[np.float64]:
-    return np.asarray(t.max(axis=-1))
+def _freedom(of_run: NDArray[np.intp]) -> int:
+    """Degrees of freedom of a variance over blocks within runs."""
+    return max(len(of_run) - len(np.unique(of_run)), 1)
 
 
-def _largest_cluster(t: Array) -> NDArray[np.float64]:
+def _largest(statistic: Array) -> NDArray[np.float64]:
+    return np.asarray(statistic.max(axis=-1))
+
+
+def _largest_cluster(statistic: Array) -> NDArray[np.float64]:
     """Largest sum over neighbouring bins of which each is above 5 % one-sided."""
-    above = np.where(t > norm.isf(0.05), t, 0.0)
-    running = best = np.zeros(t.shape[:-1])
-    for bin_ in range(t.shape[-1]):
+    above = np.where(statistic > norm.isf(0.05), statistic, 0.0)
+    running = best = np.zeros(statistic.shape[:-1])
+    for bin_ in range(statistic.shape[-1]):
         running = np.where(above[..., bin_] > 0, running + above[..., bin_], 0.0)
         best = np.maximum(best, running)
     return best

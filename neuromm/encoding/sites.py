@@ -36,6 +36,7 @@ from neuromm.core import (
 from neuromm.encoding.default_folds import outer_folds, run_labels
 from neuromm.encoding.memory import parse_memory
 from neuromm.encoding.site_blocks import held_out_block, scored_targets
+from neuromm.encoding.site_controls import LINEAR_PART, linear_part
 from neuromm.encoding.site_decision import Correction, decided
 from neuromm.encoding.site_evidence import Evidence, OverTime, site_evidence
 from neuromm.encoding.site_models import SiteModels, held_out_predictions
@@ -97,7 +98,9 @@ def integration_sites(
     controls : sequence of str
         Further spaces that the multimodal one must beat, each by itself: a random twin
         of its network, its features in another order of events, nuisance features.
-        They are no part of the linear combinations.
+        They are no part of the linear combinations. ``"linear-part"`` need not be among
+        the features: it is the regression of the multimodal space on the unimodal ones,
+        as good as a space that is linear in them and merely points where responses do.
     groups : array of shape (n_events,), optional
         Run (film, session) of each event, for arrays; one run if not given. Runs are
         held out as wholes, and blocks do not leave them.
@@ -146,7 +149,8 @@ def integration_sites(
     Notes
     -----
     Let z be Fisher's transform of a score. A comparison with competitor c has
-    p = 1 - Phi((z_joint - z_c) / s). Competitors are each unimodal space, each control,
+    p = 1 - T((z_joint - z_c) / s), with T Student's distribution for the number of
+    blocks less that of runs. Competitors are each unimodal space, each control,
     the concatenation of all unimodal features, and a banded ridge over them; chance is
     a competitor with z = 0. s**2 is the mean of the variances, over blocks, of the
     influence of held-out events and of that of all events, training ones included
@@ -158,8 +162,14 @@ def integration_sites(
     labelled, layout = _labelled(responses, groups, times)
     seed = _seed(rng)
     generator = np.random.default_rng(seed)
+    spaces = _spaces(features, (*unimodal, multimodal, *controls), labelled)
+    if LINEAR_PART in controls and LINEAR_PART not in spaces:
+        both = [one for name in unimodal for one in spaces[name].values()]
+        spaces[LINEAR_PART] = {
+            name: linear_part(both, one) for name, one in spaces[multimodal].items()
+        }
     models = SiteModels(
-        spaces=_spaces(features, (*unimodal, multimodal, *controls), labelled),
+        spaces=spaces,
         unimodal=tuple(unimodal),
         multimodal=multimodal,
         controls=tuple(controls),
@@ -240,7 +250,9 @@ def _check_spaces(
             "controls must name spaces that are neither unimodal nor the multimodal "
             f"one, each once, got {controls!r}"
         )
-    missing = [name for name in names if name not in features]
+    missing = [
+        name for name in names if name not in features and name != LINEAR_PART
+    ]
     if missing:
         raise UsageError(
             f"features has no space {', '.join(missing)} (it has: "
@@ -393,6 +405,8 @@ def _spaces(
 ) -> dict[str, dict[str, Array]]:
     spaces = {}
     for name in names:
+        if name == LINEAR_PART and name not in features:
+            continue
         space = features[name]
         candidates = space if isinstance(space, Mapping) else {name: space}
         spaces[name] = {

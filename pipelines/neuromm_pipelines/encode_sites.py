@@ -32,6 +32,8 @@ def check_sites(config: "EncodeConfig") -> None:
     UsageError
         Names what is missing, before anything is read.
     """
+    from neuromm.encoding.site_controls import LINEAR_PART
+
     settings = config.sites
     if settings is None:
         return
@@ -49,7 +51,8 @@ def check_sites(config: "EncodeConfig") -> None:
         "--unimodal": unimodal,
         "--controls": settings.controls,
     }.items():
-        unknown = [name for name in names if name not in config.features]
+        made = {LINEAR_PART} if flag == "--controls" else set()
+        unknown = [name for name in names if name not in {*config.features, *made}]
         if unknown:
             raise UsageError(
                 f"{flag} names {', '.join(unknown)}, and the feature spaces are {given}"

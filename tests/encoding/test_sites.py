@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 from neuromm.core import UsageError
 from neuromm.encoding import integration_sites
 from neuromm.encoding.site_blocks import event_block
+from neuromm.encoding.site_controls import linear_part
 from neuromm.encoding.site_decision import joined_sites
 from neuromm.encoding.site_evidence import site_evidence
 from neuromm.encoding.training_influence import block_labels, training_influence
@@ -287,3 +288,37 @@ def test_influence_of_training_is_the_derivative_by_the_weight_of_an_event(n_fea
         less[event] -= step
         slope = (score(more) - score(less)) / (2 * step)
         np.testing.assert_allclose(found[event, 0], slope, rtol=1e-6)
+
+
+def test_the_linear_part_of_a_joint_space_is_made_and_competes():
+    rng = np.random.default_rng(3)
+    n, p = 1200, 6
+    vision, language = rng.standard_normal((2, n, p))
+    product = vision * language
+    linear = (vision + language) @ rng.standard_normal((p, 3))
+    joint = np.hstack([product, linear])
+    signal = product @ rng.standard_normal((p, 2))
+    signal = np.hstack([signal / signal.std(axis=0), linear / linear.std(axis=0)])
+    responses = signal + 1.5 * rng.standard_normal(signal.shape)
+    sites = integration_sites(
+        {"vision": vision, "language": language, "joint": joint},
+        responses,
+        groups=np.repeat(np.arange(4), n // 4),
+        controls=("linear-part",),
+        n_resamples=200,
+        rng=0,
+    )
+    scores = sites.table
+    # What is linear in both is in the linear part, and what is a product is not.
+    assert sites.is_site.tolist() == [True, True, False, False, False]
+    assert (scores["score_linear-part"][:2] < 0.1).all()
+    np.testing.assert_allclose(
+        scores["score_linear-part"][2:], scores["score_joint"][2:], atol=0.02
+    )
+
+
+def test_a_linear_part_of_too_many_features_says_that_it_repeats_the_joint_space():
+    x = np.random.default_rng(0).standard_normal((3, 60, 20))
+    with pytest.warns(UserWarning, match="Project the unimodal spaces"):
+        part = linear_part([x[0], x[1]], x[2])
+    assert part.shape == (60, 20)
