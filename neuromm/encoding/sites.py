@@ -250,9 +250,7 @@ def _check_spaces(
             "controls must name spaces that are neither unimodal nor the multimodal "
             f"one, each once, got {controls!r}"
         )
-    missing = [
-        name for name in names if name not in features and name != LINEAR_PART
-    ]
+    missing = [name for name in names if name not in features and name != LINEAR_PART]
     if missing:
         raise UsageError(
             f"features has no space {', '.join(missing)} (it has: "

@@ -23,7 +23,7 @@ from neuromm.kernels.arrays import (
 )
 from neuromm.kernels.column_statistics import column_dot, column_mean
 from neuromm.kernels.ridge_modes import Form, eigenmodes
-from neuromm.kernels.row_parts import Counts, RowParts, TargetRows
+from neuromm.kernels.row_parts import Counts, RowParts, TargetRows, fold_sums
 
 __all__ = [
     "FeatureRows",
@@ -33,6 +33,10 @@ __all__ = [
     "to_weights",
     "uses_cross_products",
 ]
+
+# Grams of parts are formed once, and added up for each fold, if parts and folds are no
+# more than this: else they would take more memory than the bases.
+_MOST_GRAMS = 12
 
 # Features whose mean is a smaller share than this of their root mean square need not be
 # centred before they are multiplied with centred targets.
@@ -171,6 +175,7 @@ class FeatureRows:
         if by_cross:
             n_parts = len(parts.slices)
             self._centred = [self._centred_part(number) for number in range(n_parts)]
+        self._grams = self._fold_grams() if by_cross else {}
         self._kernel: Array = None
         if form == "dual":
             shift = self._reference()
@@ -220,10 +225,13 @@ class FeatureRows:
         if self.form == "dual":
             return self._dual_modes(counts, max_rank)
         mean = self.mean(counts)
-        gram = empty((n_features, n_features), self._means)
-        gram[:] = 0
-        for _, block in self._blocks_about(counts, mean):
-            gram += block.T @ block
+        gram = self._grams.pop(_key(counts), None)
+        if gram is None:
+            gram = self._gram(counts, mean)
+        else:
+            between = self._means - mean
+            between *= as_like(np.sqrt(self.parts.sizes * counts), between)[:, None]
+            gram = gram + between.T @ between
         eigenvalues, vectors = eigenmodes(gram, max_rank)
         del gram
         unit = float(eigenvalues[0]) if len(eigenvalues) else 1.0
@@ -235,6 +243,26 @@ class FeatureRows:
         for place, block in self._blocks_about(counts, mean):
             train[place] = self._cast(block @ vectors)
         return Modes(unit, eigenvalues / unit, vectors, train)
+
+    def _gram(self, counts: Counts, mean: Array) -> Array:
+        """X'X of the rows of a fold about ``mean``, (n_features, n_features)."""
+        n_features = self._rows.shape[1]
+        gram = empty((n_features, n_features), self._means)
+        gram[:] = 0
+        for _, block in self._blocks_about(counts, mean):
+            gram += block.T @ block
+        return gram
+
+    def _fold_grams(self) -> dict[tuple[int, ...], Array]:
+        """Sums over the parts of each fold, and of all, of their Grams about means."""
+        folds = np.vstack([self.parts.train, self.parts.everything])
+        n_parts = len(self.parts.slices)
+        if n_parts + len(folds) > _MOST_GRAMS + 1:
+            return {}
+        alone = np.eye(n_parts, dtype=np.intp)
+        grams = [self._gram(alone[part], self._means[part]) for part in range(n_parts)]
+        sums = fold_sums(grams, folds)
+        return {_key(one): gram for one, gram in zip(folds, sums, strict=True)}
 
     def _dual_modes(self, counts: Counts, max_rank: int) -> Modes:
         kernel = self._block(counts, counts)
@@ -399,3 +427,7 @@ def _mean(rows: Array) -> Array:
     xp = namespace(rows)
     least, most = xp.min(rows, axis=0), xp.max(rows, axis=0)
     return xp.where(least == most, xp.astype(least, xp.float64), column_mean(rows))
+
+
+def _key(counts: Counts) -> tuple[int, ...]:
+    return tuple(counts.tolist())
