@@ -15,7 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, as_like, namespace, runs_kernels
+from neuromm.kernels.arrays import (
+    Array,
+    as_like,
+    is_numpy,
+    namespace,
+    runs_kernels,
+)
 from neuromm.kernels.column_statistics import column_dot
 from neuromm.kernels.ridge_features import (
     FeatureRows,
@@ -73,7 +79,7 @@ class _Side:
         centre : array of shape (n_targets,), float64
         """
         if self.shift is None:
-            return self.weights.T @ targets.rows_about(self.counts, centre)
+            return self.weights.T @ targets.moved(self.counts, centre)
         if cross is None:
             raise ValueError("the cross-products of this batch have been used up")
         xp = namespace(self.weights)
@@ -436,7 +442,7 @@ class EigenRidge:
             power = column_dot(shrunken, fold.square @ shrunken)
             return self._scores(fold, targets, fit, power)
         prediction = fold.test.weights @ shrunken
-        y = batch.targets.rows_about(fold.test.counts, targets.centre)
+        y = batch.targets.moved(fold.test.counts, targets.centre)
         if self.scoring == "correlation":
             power = column_dot(prediction, prediction)
             return self._scores(fold, targets, column_dot(prediction, y), power)
@@ -499,4 +505,6 @@ def _shrunken(
     divisor = as_like(modes.eigenvalues, z, dtype=z.dtype)[:, None] + alphas
     if scaled:
         divisor /= 1 + alphas
+    if is_numpy(z) and divisor.shape == z.shape:
+        return np.divide(z, divisor, out=divisor)
     return z / divisor

@@ -230,6 +230,24 @@ class TargetRows:
             about[place] = self.rows[rows] + offset[part]
         return about
 
+    def moved(self, counts: Counts, centre: Array) -> Array:
+        """As `rows_about`; of a single part in place, whose origin becomes the centre.
+
+        Asked again with this centre, the part is given as it is: what a fold holds out
+        is needed twice and copied never.
+        """
+        used = np.flatnonzero(counts)
+        if len(used) != 1 or counts[used[0]] != 1:
+            return self.rows_about(counts, centre)
+        xp = namespace(self.rows)
+        part = int(used[0])
+        rows = self.rows[self.parts.slices[part]]
+        offset = self.origins[part] - centre
+        if bool(xp.any(offset != 0)):
+            rows += xp.astype(offset, rows.dtype)
+            self.origins[part] = centre
+        return rows
+
     def is_constant(self, counts: Counts) -> Array:
         """Whether each target has one value in the rows of a fold."""
         xp = namespace(self.lowest)
