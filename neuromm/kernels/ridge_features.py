@@ -55,10 +55,9 @@ class Modes:
         Largest first, in ``unit``.
     vectors : array of shape (n_features, rank) or (n_rows, rank), float64
         Q or U, scaled: divided by sqrt(unit) in the primal form.
-    train : array of shape (n_features, rank) or (n_rows, rank)
-        Takes cross-products, or rows, of targets to modes.
-    shift : array of shape (rank, n_parts) or None
-        Takes the means of targets in each part to modes, beside cross-products.
+    train : array of shape (n_features + n_parts, rank) or (n_rows, rank)
+        Takes cross-products, with the means of targets in each part below them, or rows
+        of targets to modes.
     offset : array of shape (rank,), float64, or None
         Mean of the training rows in modes, by which held-out kernels are centred.
     """
@@ -67,7 +66,6 @@ class Modes:
     eigenvalues: NDArray[np.float64]
     vectors: Array
     train: Array
-    shift: Array | None = None
     offset: Array | None = None
 
 
@@ -80,7 +78,7 @@ class HeldOut:
     weights : array of shape (n_rows, rank), or (n_features, rank)
         A, or Q where held-out targets enter by their cross-products.
     shift : array of shape (rank, n_parts) or None
-        As in `Modes`.
+        Takes the means of targets in each part to modes, beside cross-products.
     square : array of shape (rank, rank), float64
         M = A'A.
     """
@@ -209,13 +207,27 @@ class FeatureRows:
         return self.parts.mean(self._means, counts)
 
     def cross_products(self, targets: TargetRows) -> list[Array] | None:
-        """X'Y of each part about its means; None where rows are used instead."""
+        """X'Y of each part about its means; None where rows are used instead.
+
+        Returns
+        -------
+        crosses : list of arrays of shape (n_features + n_parts, n_targets)
+            With rows of 0 below, for means of targets.
+        """
         if self._centred is None:
             return None
-        return [
-            rows.T @ targets.rows[part]
-            for rows, part in zip(self._centred, self.parts.slices, strict=True)
-        ]
+        n_features, n_parts = self._rows.shape[1], len(self._centred)
+        crosses = []
+        for rows, part in zip(self._centred, self.parts.slices, strict=True):
+            y = targets.rows[part]
+            cross = empty((n_features + n_parts, y.shape[1]), y)
+            cross[n_features:] = 0
+            if is_numpy(y):
+                np.matmul(rows.T, y, out=cross[:n_features])
+            else:
+                cross[:n_features] = rows.T @ y
+            crosses.append(cross)
+        return crosses
 
     def modes(self, counts: Counts) -> Modes:
         """Decompose the rows of a fold."""
@@ -237,8 +249,11 @@ class FeatureRows:
         unit = float(eigenvalues[0]) if len(eigenvalues) else 1.0
         vectors /= unit**0.5
         if self.by_cross:
-            shift = self._shift(vectors, counts, mean)
-            return Modes(unit, eigenvalues / unit, vectors, self._cast(vectors), shift)
+            shape = (n_features + len(self.parts.slices), len(eigenvalues))
+            train = empty(shape, self._rows)
+            train[:n_features] = self._cast(vectors)
+            train[n_features:] = self._shift(vectors, counts, mean).T
+            return Modes(unit, eigenvalues / unit, vectors, train)
         train = empty((n_rows, len(eigenvalues)), self._rows)
         for place, block in self._blocks_about(counts, mean):
             train[place] = self._cast(block @ vectors)
@@ -316,7 +331,7 @@ class FeatureRows:
         square = rows.T @ rows
         if self.by_cross and n_test > max(rank, 1):
             shift = self._shift(modes.vectors, test, mean)
-            return HeldOut(modes.train, shift, square)
+            return HeldOut(modes.train[: self._rows.shape[1]], shift, square)
         return HeldOut(self._cast(rows), None, square)
 
     def forget_kernel(self) -> None:
@@ -338,7 +353,7 @@ class FeatureRows:
         Two factors where multiplying them out costs more than applying them in turn.
         """
         if self.by_cross:
-            return (modes.train,)
+            return (modes.train[: self._rows.shape[1]],)
         if self.form == "primal":
             return (self._cast(modes.vectors),)
         xp = namespace(self._rows)

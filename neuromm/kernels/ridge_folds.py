@@ -57,16 +57,20 @@ class _Side:
 
     Attributes
     ----------
-    weights : array of shape (n_features, rank) or (n_rows, rank)
-        Applied to cross-products if there is a ``shift``, else to rows.
+    weights : array
+        Applied to cross-products, of shape (n_features, rank), or with ``shift`` below,
+        (n_features + n_parts, rank); else to rows, (n_rows, rank).
     shift : array of shape (rank, n_parts) or None
-        Applied to the means of parts.
+        Applied to the means of parts, if it is not a part of the weights.
     counts : integer array of shape (n_parts,)
+    by_cross : bool
+        Targets enter by cross-products.
     """
 
     weights: Array
     shift: Array | None
     counts: Counts
+    by_cross: bool
 
     def project(self, targets: TargetRows, cross: Array | None, centre: Array) -> Array:
         """Projection of targets less ``centre``, of shape (rank, n_targets).
@@ -74,19 +78,21 @@ class _Side:
         Parameters
         ----------
         targets : TargetRows
-        cross : array of shape (n_features, n_targets) or None
-            Sum over the parts of X'Y, each about its own means, if there is a shift.
+        cross : array of shape (n_features + n_parts, n_targets) or None
+            Sum over the parts of X'Y, each about its own means, with room for means of
+            targets below.
         centre : array of shape (n_targets,), float64
         """
-        if self.shift is None:
+        if not self.by_cross:
             return self.weights.T @ targets.moved(self.counts, centre)
         if cross is None:
             raise ValueError("the cross-products of this batch have been used up")
-        xp = namespace(self.weights)
-        offset = xp.astype(targets.means - centre, self.weights.dtype)
-        projected = self.weights.T @ cross
-        projected += self.shift @ offset
-        return projected
+        offset = namespace(cross).astype(targets.means - centre, cross.dtype)
+        n_features = cross.shape[0] - offset.shape[0]
+        if self.shift is not None:
+            return self.weights.T @ cross[:n_features] + self.shift @ offset
+        cross[n_features:] = offset
+        return self.weights.T @ cross
 
 
 @dataclass(frozen=True)
@@ -142,10 +148,10 @@ class EigenBatch:
     Attributes
     ----------
     targets : TargetRows
-    train, test : list of arrays of shape (n_features, n_targets), or of None
+    train, test : list of arrays of shape (n_features + n_parts, n_targets), or of None
         X'Y of both sides of each fold, where targets enter by them. They are given up
         as folds are projected, so a batch passes through the folds once.
-    everything : array of shape (n_features, n_targets) or None
+    everything : array of shape (n_features + n_parts, n_targets) or None
         X'Y of all rows.
     scores : array of shape (n_fractions, n_targets) or None
         Of fractions (`neuromm.kernels.ridge_fractions`).
@@ -369,7 +375,7 @@ class EigenRidge:
 
     def _final_projection(self, batch: EigenBatch) -> Array:
         everything = self.parts.everything
-        side = _Side(self._final.train, self._final.shift, everything)
+        side = _Side(self._final.train, None, everything, self._features.by_cross)
         mean = self._mean(batch, everything)
         return side.project(batch.targets, batch.everything, mean)
 
@@ -393,8 +399,8 @@ class EigenRidge:
         return _Fold(
             unit=modes.unit,
             eigenvalues=modes.eigenvalues,
-            train=_Side(modes.train, modes.shift, train),
-            test=_Side(held.weights, held.shift, test),
+            train=_Side(modes.train, None, train, self._features.by_cross),
+            test=_Side(held.weights, held.shift, test, held.shift is not None),
             square=square,
             tables=tables,
             differences=differences,
