@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         model_ranks,
         region_table,
     )
+    from neuromm.encoding.half_fold_comparisons import half_fold_sites
+    from neuromm.encoding.half_fold_protocol import half_fold_scores
     from neuromm.encoding.interaction_bounds import (
         PartialInformation,
         SynergyBounds,
@@ -83,6 +85,8 @@ __all__ = [
     "delay",
     "encode",
     "group_effect",
+    "half_fold_scores",
+    "half_fold_sites",
     "integration_sites",
     "inverse_effectiveness",
     "model_ranks",
@@ -132,6 +136,8 @@ _HOMES = {
     "delay": "neuromm.prepare.delay",
     "encode": "neuromm.encoding.nested_encoding",
     "group_effect": "neuromm.encoding.group_sites",
+    "half_fold_scores": "neuromm.encoding.half_fold_protocol",
+    "half_fold_sites": "neuromm.encoding.half_fold_comparisons",
     "integration_sites": "neuromm.encoding.sites",
     "inverse_effectiveness": "neuromm.encoding.effectiveness",
     "model_ranks": "neuromm.encoding.group_sites",
