@@ -109,6 +109,7 @@ def test_more_chunks_than_targets_leave_some_empty(
     assert _scores(tmp_path / "out")["r"].notna().all()
 
 
+@pytest.mark.slow
 def test_processes_share_the_chunks_and_give_the_same_bytes(
     neuromm, two_subjects, arguments, files_of, tmp_path
 ):

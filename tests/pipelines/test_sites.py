@@ -261,6 +261,7 @@ def test_a_stand_in_backbone_is_named(neuromm, film, no_pictures, tmp_path):
     assert "joint comes from a stand-in backbone" in warning
 
 
+@pytest.mark.slow
 def test_chunks_of_contacts_join_to_the_map_of_one_fit(
     neuromm, film, files_of, no_pictures, tmp_path
 ):

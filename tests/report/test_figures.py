@@ -54,6 +54,7 @@ def test_a_picture_is_the_same_bytes_each_time_and_carries_no_date(
     assert set(chunks(first)) == {"IHDR", "pHYs", "IDAT", "IEND"}
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_settings_and_figures_of_pyplot_alone():
     code = """
 import matplotlib; matplotlib.use("svg"); import matplotlib.pyplot as plt

@@ -69,6 +69,7 @@ def test_headings_skip_no_level_and_links_find_their_place(page: Page):
     assert set(inner) <= set(ids)
 
 
+@pytest.mark.slow
 def test_reports_built_again_elsewhere_have_the_same_bytes(
     output: Path, tmp_path: Path, builders: SimpleNamespace
 ):
