@@ -237,6 +237,13 @@ def _features(design: Mapping[str, Any]) -> str:
         n_features, model = space.get("n_features"), space.get("model")
         detail = [f"{n_features} features"] if n_features else []
         detail += [f"model {model}"] if model else []
+        # A network is told with its layer and weights, and a stand-in as what it is.
+        kind, layer = space.get("kind"), space.get("layer")
+        detail += [str(kind)] if kind else []
+        detail += [f"layer: {layer}"] if layer else []
+        weights = str(space.get("weights_sha256") or "")
+        if weights and kind != "stand-in":
+            detail.append(f"SHA-256 of the weights: {weights[:12]}…")
         told.append(f"{name} ({', '.join(detail)})" if detail else str(name))
     noun = "feature space" if len(told) == 1 else "feature spaces"
     hrf = design.get("hrf")

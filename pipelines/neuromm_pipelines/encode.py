@@ -17,6 +17,7 @@ from typing import Any, Literal
 from neuromm import __version__
 from neuromm.core.errors import InputMissingError, UsageError
 from neuromm.core.files import remove_leftovers
+from neuromm_pipelines.backbone_flags import BackboneSettings
 from neuromm_pipelines.command_line import (
     RESEARCH_USE,
     QuietAliases,
@@ -45,6 +46,7 @@ class EncodeConfig:
     analysis_level: Literal["participant", "group"] = "participant"
     features: Mapping[str, Path] = field(default_factory=dict)
     derivatives: Mapping[str, Path] = field(default_factory=dict)
+    backbones: BackboneSettings | None = None  # spaces computed from stimuli
 
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ class EncodeConfig:
     command_line: str = ""
 
     def __post_init__(self) -> None:
+        self._check_spaces()
         if self.chunks < 1:
             raise UsageError(f"--chunks must be 1 or more, got {self.chunks}")
         if self.targets_chunk is not None and self.targets_chunk[1] != self.chunks:
@@ -92,6 +95,15 @@ class EncodeConfig:
             self._check_dask()
         elif self.scheduler is not None:
             raise UsageError("--scheduler is for --executor dask: give both")
+
+    def _check_spaces(self) -> None:
+        computed = self.backbones.spaces if self.backbones else {}
+        twice = [name for name in computed if name in self.features]
+        if twice:
+            raise UsageError(
+                f"the feature space {', '.join(twice)} is given by --features and by "
+                "--backbone: leave one of them out, or give it another name"
+            )
 
     def _check_dask(self) -> None:
         if self.scheduler is None:
@@ -146,6 +158,7 @@ def run(config: EncodeConfig) -> int:
         If nothing can be started: a folder, a label or a feature table is wrong.
     """
     from neuromm_pipelines import (
+        backbone_features,
         encode_sites,
         encode_unit,
         execution,
@@ -167,25 +180,32 @@ def run(config: EncodeConfig) -> int:
     if config.reports_only or config.boilerplate_only:
         return reporting.rewrite(config)
     _check_atlas(config)
-    if not config.features:
+    if not config.features and config.backbones is None:
         raise UsageError(
             "no feature space was given: --features vision=PATH [language=PATH …] "
-            "(docs/features.md shows the format)"
+            "(docs/features.md shows the format), or --backbone vision=NAME"
         )
-    encode_sites.check_sites(config)
+    named = backbone_features.with_names(config)
+    encode_sites.check_sites(named)
     if not config.skip_bids_validation:
         _validate_input(config.bids_dir)
     units = encode_unit.find_units(config)
+    spaces = backbone_features.planned_spaces(config, units)
     if config.dry_run:
         from neuromm_pipelines.encode_plan import print_plan
 
-        print_plan(config, units)
+        for line in backbone_features.told_plan(spaces):
+            print(line)
+        tables = encode_unit.read_tables(config)
+        tables += backbone_features.planned_tables(spaces)
+        print_plan(named, units, tables)
         return 0
     started = time.monotonic()
     if config.targets_chunk is None:
         reporting.prepare_output(config)
     for path in remove_leftovers(config.output_dir):
         logger.info("removed %s, left by a killed run", path)
+    config = backbone_features.with_features(config, spaces)
     ended = execution.encode_all(config, units)
     if config.targets_chunk is None:
         ended += reporting.write_subjects(config, ended)
@@ -259,6 +279,7 @@ def _stripped(values: Sequence[str] | None, prefix: str) -> tuple[str, ...]:
 
 
 def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
+    from neuromm_pipelines.backbone_flags import backbone_settings
     from neuromm_pipelines.chunks import chunk_number
     from neuromm_pipelines.devices import chosen_device
     from neuromm_pipelines.encode_flags import (
@@ -279,6 +300,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         analysis_level=args.analysis_level,
         features=named_paths("--features", args.features),
         derivatives=named_paths("--derivatives", args.derivatives),
+        backbones=backbone_settings(args),
         participant_label=_stripped(args.participant_label, "sub-"),
         session_label=_stripped(args.session_label, "ses-"),
         task=_stripped(args.task, "task-"),
@@ -315,7 +337,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of ``neuromm encode``."""
-    from neuromm_pipelines import encode_flags, site_flags
+    from neuromm_pipelines import backbone_flags, encode_flags, site_flags
 
     parser = argparse.ArgumentParser(
         prog="neuromm encode",
@@ -333,6 +355,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("analysis_level", choices=["participant", "group"])
     parser.add_argument("--version", action="version", version=f"neuromm {__version__}")
     encode_flags.add_selection(parser.add_argument_group("what to encode"))
+    backbone_flags.add_backbones(parser.add_argument_group("features of stimuli"))
     encode_flags.add_bold(parser.add_argument_group("fMRI"))
     encode_flags.add_epochs(parser.add_argument_group("EEG, MEG and iEEG"))
     encode_flags.add_model(parser.add_argument_group("model and statistics"))

@@ -10,7 +10,6 @@ from neuromm_pipelines.encode_sites import n_site_models, site_memory, unimodal_
 from neuromm_pipelines.encode_unit import (
     EncodingUnit,
     memory_limit,
-    read_tables,
     unit_folder,
 )
 
@@ -22,7 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["check_memory", "print_plan"]
 
 
-def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
+def print_plan(
+    config: "EncodeConfig",
+    units: Sequence[EncodingUnit],
+    tables: "Sequence[FeatureTable]",
+) -> None:
     """Print inputs, outputs, memory and time of each unit; compute nothing.
 
     Raises
@@ -30,7 +33,6 @@ def print_plan(config: "EncodeConfig", units: Sequence[EncodingUnit]) -> None:
     NeurommError
         What would stop the first unit that cannot be planned.
     """
-    tables = read_tables(config)
     for unit in units:
         n_samples, n_targets = _size(config, unit, tables)
         n_features = sum(table.values.shape[1] for table in tables)

@@ -309,7 +309,7 @@ def write_results(
             "n_permutations": config.model.n_permutations,
             "scoring": config.model.scoring,
         },
-        warnings=[*prepared.warnings, *notes],
+        warnings=[*prepared.warnings, *notes, *_stand_ins(tables)],
         provenance=provenance,
         sources=sources,
     )
@@ -347,6 +347,17 @@ def _described(table: "FeatureTable") -> dict[str, Any]:
         "n_features": int(table.values.shape[1]),
         **{str(name): str(value) for name, value in table.attrs.items()},
     }
+
+
+def _stand_ins(tables: "Sequence[FeatureTable]") -> list[str]:
+    """Warn of features that no network has made."""
+    return [
+        f"{table.name} comes from the stand-in backbone {table.attrs.get('model')}, "
+        "not from a network: it shows that the analysis works, and is no result about "
+        "the brain"
+        for table in tables
+        if str(table.attrs.get("kind", "")).lower() == "stand-in"
+    ]
 
 
 def read_tables(config: "EncodeConfig") -> "list[FeatureTable]":

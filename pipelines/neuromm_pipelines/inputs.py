@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from neuromm.core import InputMissingError, Sample
 from neuromm.core.provenance import config_digest
+from neuromm_pipelines.units import STATE_FOLDER
 
 if TYPE_CHECKING:
     from neuromm_pipelines.encode import EncodeConfig
@@ -74,9 +75,15 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def input_stamps(config: "EncodeConfig", samples: Sequence[Sample]) -> dict[str, str]:
-    """Size and time of change of each file, and the digest of merged sidecars."""
+    """Size and time of change of each file, and the digest of merged sidecars.
+
+    Tables that were computed here bear a digest of their content in their names. Their
+    time says when that was done, which differs from run to run.
+    """
+    computed = (config.output_dir / STATE_FOLDER / "features").resolve()
     stamps = {
-        name: f"{path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
+        name: f"{path.stat().st_size} bytes"
+        + ("" if path.parent.resolve() == computed else f", {path.stat().st_mtime_ns}")
         for name, path in input_files(config, samples).items()
     }
     for sample in samples:

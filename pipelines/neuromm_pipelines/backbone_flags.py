@@ -1,0 +1,118 @@
+"""The flags of ``neuromm encode`` that name backbones, and the settings they make."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from neuromm.core.errors import UsageError
+from neuromm_pipelines.command_line import add_flag
+
+__all__ = ["BackboneSettings", "BackboneSpec", "add_backbones", "backbone_settings"]
+
+_CONTEXT_WORDS = 20
+_NOT_IN_NAMES = set('/\\:*?"<>|')  # the space is part of a file's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """One backbone as the command line names it.
+
+    Attributes
+    ----------
+    source : str
+        Built-in name, or folder.
+    random : bool
+        The randomly initialised twin.
+    tower : {"image", "text"} or None
+        Tower of a model with two.
+    """
+
+    source: str
+    random: bool = False
+    tower: Literal["image", "text"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSettings:
+    """Feature spaces that are computed from the stimuli of the data set."""
+
+    spaces: Mapping[str, BackboneSpec]
+    text_column: str | None = None  # None: chosen by what the events hold
+    context_words: int = _CONTEXT_WORDS
+
+    def __post_init__(self) -> None:
+        if self.context_words < 0:
+            raise UsageError(
+                f"--context-words must be 0 or more, got {self.context_words}"
+            )
+
+
+def add_backbones(group: argparse._ActionsContainer) -> None:
+    """Flags from stimuli to features."""
+    add_flag(
+        group, "--backbone", nargs="+", metavar="NAME=BACKBONE",
+        help="feature spaces computed from stimuli/: a built-in name or a local "
+        "folder; random: before it is the untrained twin, image: or text: one of two "
+        "towers",
+    )  # fmt: skip
+    add_flag(
+        group, "--text-column",
+        help="column of events.tsv that holds the texts (default: word, text or "
+        "caption, else the .txt files of stimuli/)",
+    )  # fmt: skip
+    add_flag(
+        group, "--context-words", type=int, default=_CONTEXT_WORDS, metavar="N",
+        help="previous words that a word of the column word is embedded with "
+        "(default: %(default)s)",
+    )  # fmt: skip
+
+
+def backbone_settings(args: argparse.Namespace) -> BackboneSettings | None:
+    """`BackboneSettings` of parsed flags; None without ``--backbone``.
+
+    Raises
+    ------
+    UsageError
+        If a value is no ``NAME=BACKBONE``, or a name is given twice.
+    """
+    if not args.backbone:
+        if args.text_column is not None:
+            raise UsageError("--text-column is for --backbone: give both")
+        return None
+    spaces: dict[str, BackboneSpec] = {}
+    for value in args.backbone:
+        name, _, spec = value.partition("=")
+        if not name or not spec or _NOT_IN_NAMES & set(name):
+            raise UsageError(
+                f"--backbone takes NAME=BACKBONE, such as vision=efficientnet-lite0, "
+                f"got {value!r}"
+            )
+        if name in spaces:
+            raise UsageError(
+                f"--backbone names {name!r} twice: give each space a name of its own"
+            )
+        spaces[name] = _spec(spec)
+    return BackboneSettings(
+        spaces=spaces,
+        text_column=args.text_column,
+        context_words=args.context_words,
+    )
+
+
+def _spec(text: str) -> BackboneSpec:
+    random = text.startswith("random:")
+    source = text.removeprefix("random:")
+    tower: Literal["image", "text"] | None = None
+    if source.startswith("image:"):
+        tower = "image"
+    elif source.startswith("text:"):
+        tower = "text"
+    if tower is not None:
+        source = source.removeprefix(f"{tower}:")
+    if not source:
+        raise UsageError(
+            f"--backbone: no network follows {text!r}: expected a built-in name or a "
+            "folder"
+        )
+    return BackboneSpec(source=source, random=random, tower=tower)
