@@ -92,12 +92,11 @@ class ResampledScores:
 class _Fold:
     """A decomposed fold: predictions are ``held @ (projector @ y / (modes + alpha))``.
 
-    ``modes`` (r,); ``projector`` (r, n_unique) acts on the responses of the rows
-    ``train``; ``validation`` and ``test`` are held-out rows and their (n, r) matrices.
+    ``modes`` (r,); ``projector`` (r, n_unique) acts on the responses of all rows of the
+    resample; ``validation`` and ``test`` are held-out rows and their (n, r) matrices.
     """
 
     modes: Array
-    train: Rows
     projector: Array
     validation: tuple[Rows, Array]
     test: tuple[Rows, Array]
@@ -260,7 +259,15 @@ def _checked(
     if not len(grid) or not (grid > 0).all():
         raise UsageError(f"alphas must be positive, got {grid}")
     # Gram matrices are centred later; close to 0, little is lost by it.
-    return x - x.mean(axis=0), responses, grid.astype(np.float64)
+    return x - x.mean(axis=0), _unscaled(responses), grid.astype(np.float64)
+
+
+def _unscaled(responses: Array) -> Array:
+    """Responses with mean 0 and a largest value of 1, which no correlation minds."""
+    centred = responses - responses.mean(axis=0)
+    largest = np.abs(centred).max(axis=0)
+    scaled: Array = centred / np.where(largest > 0, largest, 1.0)
+    return scaled
 
 
 def _valid(responses: Array) -> NDArray[np.bool_]:
@@ -272,12 +279,14 @@ def _valid(responses: Array) -> NDArray[np.bool_]:
 def _scored(x: Array, y: Array, grid: Array, n_folds: int, order: Rows) -> Array:
     """Validation and test scores and penalties, (3, n_targets)."""
     folds = list(_decomposed(x, order, n_folds))
-    n_modes = max(len(fold.modes) for fold in folds)
-    width = max(1, _BATCH_BYTES // (8 * n_modes * n_folds))
+    projector = np.concatenate([fold.projector for fold in folds])
+    ends = np.cumsum([len(fold.modes) for fold in folds])[:-1]
+    used = np.unique(order)
+    width = max(1, _BATCH_BYTES // (8 * (len(projector) + len(used))))
     found = np.empty((3, y.shape[1]))
     for start in range(0, y.shape[1], width):
         batch = y[:, start : start + width]
-        projected = [fold.projector @ batch[fold.train] for fold in folds]
+        projected = np.split(projector @ batch[used], ends)
         paths = np.zeros((len(grid), batch.shape[1]))
         for fold, modes in zip(folds, projected, strict=True):
             rows, held = fold.validation
@@ -299,6 +308,7 @@ def _scored(x: Array, y: Array, grid: Array, n_folds: int, order: Rows) -> Array
 def _decomposed(x: Array, order: Rows, n_folds: int) -> Iterator[_Fold]:
     n_samples, n_features = x.shape
     counts = np.bincount(order, minlength=n_samples).astype(np.float64)
+    used = np.flatnonzero(counts)
     total = x.T @ (counts[:, None] * x)
     for train, validation, test in half_folds(len(order), n_folds):
         weights = np.bincount(order[train], minlength=n_samples).astype(np.float64)
@@ -322,10 +332,11 @@ def _decomposed(x: Array, order: Rows, n_folds: int) -> Iterator[_Fold]:
             modes, vectors = eigh(z @ z.T)
             projector = vectors.T * root
             back = inverse[:, None] * (z.T @ vectors)
+        of_all = np.zeros((len(modes), len(used)))
+        of_all[:, np.searchsorted(used, rows)] = projector
         yield _Fold(
             np.maximum(modes, 0.0),
-            rows,
-            projector,
+            of_all,
             (order[validation], (x[order[validation]] - mean) @ back),
             (order[test], (x[order[test]] - mean) @ back),
         )
@@ -333,20 +344,28 @@ def _decomposed(x: Array, order: Rows, n_folds: int) -> Iterator[_Fold]:
 
 def _path(held: Array, modes: Array, projected: Array, y: Array, grid: Array) -> Array:
     """Correlation of each target under each penalty, (n_alphas, n_targets)."""
-    return np.stack(
-        [
-            _correlation((held / (modes + alpha)) @ projected, y)
-            for alpha in grid
-        ]
-    )  # fmt: skip
+    centred, t = held - held.mean(axis=0), y - y.mean(axis=0)
+    shrinkage = 1 / (modes + grid[:, None])
+    products = shrinkage @ ((centred.T @ t) * projected)
+    squares = np.empty_like(products)
+    for number, factors in enumerate(shrinkage):
+        predicted = (centred * factors) @ projected
+        squares[number] = np.einsum("it,it->t", predicted, predicted)
+    return _ratio(products, squares, t, y)
 
 
 def _correlation(prediction: Array, y: Array) -> Array:
     """Pearson r of each column; 0 where one of the two does not vary."""
-    scale = np.abs(prediction).max(axis=0)
     p, t = prediction - prediction.mean(axis=0), y - y.mean(axis=0)
-    p_norm, t_norm = np.sqrt((p * p).sum(axis=0)), np.sqrt((t * t).sum(axis=0))
-    varies = (p_norm > 1e-12 * scale) & (t_norm > 1e-12 * np.abs(y).max(axis=0))
-    norm = np.where(varies, p_norm * t_norm, 1.0)
-    r: Array = np.where(varies, (p * t).sum(axis=0) / norm, 0.0)
-    return r
+    squares = np.einsum("it,it->t", p, p)
+    return _ratio(np.einsum("it,it->t", p, t), squares, t, y)
+
+
+def _ratio(products: Array, squares: Array, t: Array, y: Array) -> Array:
+    # Responses have mean 0, so that their size is their spread, and a prediction that
+    # is a millionth of a millionth of it is rounding.
+    t_squares = np.einsum("it,it->t", t, t)
+    smallest = 1e-24 * np.einsum("it,it->t", y, y)
+    varies = (squares > smallest) & (t_squares > smallest)
+    norm = np.sqrt(np.where(varies, squares * t_squares, 1.0))
+    return np.asarray(np.where(varies, products / norm, 0.0))
