@@ -236,7 +236,7 @@ def _loaded(name: str, spec: BackboneSpec, config: "EncodeConfig") -> "Backbone"
 
 def _named(backbone: "Backbone") -> str:
     kind = backbone.attrs["kind"]
-    return f"{backbone.name} ({kind}, layer {backbone.attrs['layer']})"
+    return f"{backbone.name} ({kind}, layer: {backbone.attrs['layer']})"
 
 
 def _check_memory(config: "EncodeConfig", planned: Sequence[PlannedSpace]) -> None:

@@ -351,12 +351,16 @@ def _described(table: "FeatureTable") -> dict[str, Any]:
 
 def _stand_ins(tables: "Sequence[FeatureTable]") -> list[str]:
     """Warn of features that no network has made."""
-    return [
-        f"{table.name} comes from the stand-in backbone {table.attrs.get('model')}, "
-        "not from a network: it shows that the analysis works, and is no result about "
-        "the brain"
+    named = [
+        f"{table.name} ({table.attrs.get('model')})"
         for table in tables
         if str(table.attrs.get("kind", "")).lower() == "stand-in"
+    ]
+    if not named:
+        return []
+    return [
+        f"features of a stand-in backbone, not of a network: {', '.join(named)}. The "
+        "scores show that the analysis works, and are no result about the brain"
     ]
 
 

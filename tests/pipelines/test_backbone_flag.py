@@ -238,7 +238,7 @@ def test_every_output_names_the_stand_in(neuromm, made, tmp_path):
     assert "image-statistics" in text
     (report,) = out.glob("sub-01.html")
     page = report.read_text()
-    assert "the stand-in backbone image-statistics" in page
+    assert "not of a network: vision (image-statistics), language (hashed-text)" in page
     assert load_backbone("hashed-text").attrs["weights_sha256"] in page
     assert "column caption" in page
     ran = neuromm(*_words(made, out, *BOTH, more=("--boilerplate-only",)))
@@ -254,7 +254,7 @@ def test_a_dry_run_says_what_would_be_embedded_and_embeds_nothing(
     assert ran.code == 0, ran.err
     dim = load_backbone("image-statistics").dim
     assert (
-        f"embed vision: image-statistics (stand-in, layer 4 x 4 cells, spectrum), "
+        f"embed vision: image-statistics (stand-in, layer: 4 x 4 cells, spectrum), "
         f"{N_STIMULI} stimuli (images of stimuli/) x {dim} features" in ran.out
     )
     assert f"{dim + 256} features" in ran.out
@@ -441,6 +441,16 @@ def test_stimuli_that_do_not_fit_the_backbone_are_told_with_the_cure(
     assert ran.code == code, ran.err
     assert told in ran.err
     assert not out.exists()
+
+
+def test_a_damaged_image_is_named_and_leaves_no_result(neuromm, data, tmp_path):
+    path = data.root / "stimuli" / "clip07.png"
+    path.write_bytes(path.read_bytes()[:100])
+    out = tmp_path / "out"
+    ran = neuromm(*_words(data, out, *VISION_FLAG))
+    assert ran.code == 65, ran.err
+    assert "clip07.png" in ran.err
+    assert not [*out.rglob("sub-*"), *out.rglob("*.npz")]
 
 
 def test_features_that_do_not_fit_into_memory_are_refused(neuromm, made, tmp_path):
