@@ -23,6 +23,7 @@ from neuromm.report.sidecars import (
     spatial_reference_of,
     unit_entities,
 )
+from neuromm.report.site_protocol import follows_protocol, protocol_column
 from neuromm.report.site_summary import region_counts, site_summary, site_warnings
 
 __all__ = ["SITES", "write_sites"]
@@ -140,7 +141,8 @@ def write_sites(
     _write_rows(path, table)
     sidecar: dict[str, Any] = {
         "Description": "Sites of multimodal integration: a row a target. n/a marks a "
-        "target that is constant or has missing values",
+        "target that is constant or has missing values"
+        + (", or is predicted in too few bins" if follows_protocol(settings) else ""),
         **common,
         **{str(name): _column(str(name), settings) for name in table},
         "Sites": settings,
@@ -187,6 +189,10 @@ def _table(
 
 
 def _column(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if follows_protocol(settings):
+        told = protocol_column(name, settings)
+        if told is not None:
+            return told
     if name in _COLUMNS:
         return _COLUMNS[name]
     kind, _, model = name.partition("_")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from neuromm.report.site_protocol import follows_protocol, protocol_paragraph
+
 __all__ = ["listed", "sites_paragraph"]
 
 _TARGETS = {
@@ -32,6 +34,8 @@ def sites_paragraph(design: Mapping[str, Any]) -> str:
     if not sites:
         return ""
     target = _TARGETS.get(str(design.get("datatype")), "target")
+    if follows_protocol(sites):
+        return protocol_paragraph(sites, target)
     unimodal = listed(sites["unimodal"])
     controls = listed(sites.get("controls") or [])
     rivals = (

@@ -7,6 +7,12 @@ import pandas as pd
 
 from neuromm.report.site_methods import listed
 from neuromm.report.site_pictures import site_pictures
+from neuromm.report.site_protocol import (
+    follows_protocol,
+    protocol_claim,
+    protocol_conditions,
+    protocol_counts,
+)
 from neuromm.report.site_tables import MappedSites
 from neuromm.report.units import Unit
 
@@ -34,7 +40,7 @@ def site_section(unit: Unit) -> dict[str, Any] | None:
         "models": _model_rows(sites),
         "strongest_at": "sites" if sites.summary["n_sites"] else f"{noun}s",
         "timed": sites.settings.get("n_bins", 1) > 1,
-        "controlled": bool(sites.settings.get("controls")),
+        "controlled": bool(sites.summary.get("controls")),
         "noun": noun,
         "rows": _site_rows(sites.table),
         "regions": _region_rows(sites.regions),
@@ -46,6 +52,8 @@ def site_section(unit: Unit) -> dict[str, Any] | None:
 
 def _claim(sites: MappedSites, noun: str) -> str:
     told = sites.settings
+    if follows_protocol(told):
+        return protocol_claim(told, noun)
     controls = list(told.get("controls") or [])
     against = f"{listed(told['unimodal'])}, each by itself; both linear combinations "
     against += "of them"
@@ -62,6 +70,8 @@ def _claim(sites: MappedSites, noun: str) -> str:
 
 def _conditions(sites: MappedSites, noun: str) -> str:
     told = sites.settings
+    if follows_protocol(told):
+        return protocol_conditions(told)
     return (
         f"It holds for these features and this recording: {told['n_events']:,} "
         f"held-out samples, resampled {told['n_resamples']:,} times in blocks of "
@@ -78,7 +88,11 @@ def _counts(sites: MappedSites, noun: str) -> str:
     text = f"{n_sites:,} of {n_tested:,} tested {noun}s{share} are sites."
     missing = numbers["n_targets"] - n_tested
     if missing:
-        text += f" {missing:,} could not be tested (constant, or with missing values)."
+        why = "constant, or with missing values"
+        if follows_protocol(sites.settings):
+            why = "too few bins that two compared models predict"
+        text += f" {missing:,} could not be tested ({why})."
+    text += protocol_counts(numbers, noun)
     before = numbers.get("n_sites_without_controls")
     if before is not None:
         text += f" Without controls {before:,} would be."
@@ -95,6 +109,7 @@ def _model_rows(sites: MappedSites) -> list[dict[str, Any]]:
     roles = {
         told["multimodal"]: "multimodal",
         **dict.fromkeys(told["unimodal"], "unimodal"),
+        "unimodal": "the best unimodal one",
         "linear": "the stronger of the two linear combinations",
         "concatenation": "linear: side by side, one penalty",
         "banded": "linear: a penalty a space (banded ridge)",

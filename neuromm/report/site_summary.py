@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neuromm.report.site_protocol import follows_protocol, protocol_warning
 from neuromm.report.summary import NO_REGION
 
 __all__ = ["region_counts", "site_summary", "site_warnings", "sites_without"]
@@ -119,7 +120,9 @@ def site_summary(
         },
     }
     controls = list(settings["controls"])
-    if controls:
+    if follows_protocol(settings):
+        summary["n_by_default"] = int(table["by_default"].sum())
+    elif controls:
         level = settings["q"]
         candidates = table[
             sites_without(
@@ -146,12 +149,14 @@ def site_warnings(
     summary : mapping
         Of `site_summary`.
     settings : mapping
-        ``multimodal``, ``unimodal``, ``controls``.
+        ``multimodal``, ``unimodal``, ``controls``; ``protocol`` of a published one.
     feature_spaces : mapping
         Name to what its table says of itself: ``kind``, ``model``.
     """
     multimodal = settings["multimodal"]
     told = []
+    if follows_protocol(settings):
+        told.append(protocol_warning(settings, summary["n_by_default"]))
     candidates = summary.get("n_sites_without_controls", 0)
     for name, numbers in (summary.get("controls") or {}).items():
         count = numbers["n_not_beaten"]

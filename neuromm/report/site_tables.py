@@ -15,7 +15,7 @@ __all__ = ["MappedSites", "read_sites"]
 
 _FOR_DESIGN = (
     "multimodal", "unimodal", "controls", "n_resamples", "block", "n_bins", "over_time",
-    "q", "correction", "confidence",
+    "q", "correction", "confidence", "protocol", "min_bins",
 )  # fmt: skip
 
 

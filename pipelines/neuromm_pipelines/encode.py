@@ -164,6 +164,7 @@ def run(config: EncodeConfig) -> int:
         execution,
         outcomes,
         reporting,
+        site_protocol,
     )
 
     _check_folders(config)
@@ -190,6 +191,7 @@ def run(config: EncodeConfig) -> int:
     if not config.skip_bids_validation:
         _validate_input(config.bids_dir)
     units = encode_unit.find_units(config)
+    site_protocol.check_units(config.sites, units)
     spaces = backbone_features.planned_spaces(config, units)
     if config.dry_run:
         from neuromm_pipelines.encode_plan import print_plan

@@ -12,6 +12,7 @@ from neuromm_pipelines.encode_settings import (
     EpochSettings,
     ModelSettings,
 )
+from neuromm_pipelines.site_protocol import epoch_window
 
 __all__ = [
     "add_bold",
@@ -31,6 +32,7 @@ Group = argparse._ActionsContainer
 _BOLD = BoldSettings()
 _EPOCHS = EpochSettings()
 _MODEL = ModelSettings()
+_WINDOW = ("tmin", "tmax", "window_ms", "step_ms")
 
 
 def add_selection(group: Group) -> None:
@@ -102,24 +104,24 @@ def add_bold(group: Group) -> None:
 def add_epochs(group: Group) -> None:
     """Flags from continuous recordings to epochs."""
     add_flag(
-        group, "--tmin", type=float, default=_EPOCHS.tmin, metavar="S",
-        help="start of the epoch (default: %(default)s)",
+        group, "--tmin", type=float, metavar="S",
+        help=f"start of the epoch (default: {_EPOCHS.tmin})",
     )  # fmt: skip
     add_flag(
-        group, "--tmax", type=float, default=_EPOCHS.tmax, metavar="S",
-        help="end of the epoch (default: %(default)s)",
+        group, "--tmax", type=float, metavar="S",
+        help=f"end of the epoch (default: {_EPOCHS.tmax})",
     )  # fmt: skip
     add_flag(
         group, "--baseline", type=float, nargs=2, metavar=("FROM", "TO"),
         help="interval in s whose mean is taken off each epoch (default: none)",
     )  # fmt: skip
     add_flag(
-        group, "--window-ms", type=float, default=_EPOCHS.window_ms,
-        help="length of a time bin (default: %(default)s)",
+        group, "--window-ms", type=float,
+        help=f"length of a time bin (default: {_EPOCHS.window_ms})",
     )  # fmt: skip
     add_flag(
-        group, "--step-ms", type=float, default=_EPOCHS.step_ms,
-        help="step from bin to bin (default: %(default)s)",
+        group, "--step-ms", type=float,
+        help=f"step from bin to bin (default: {_EPOCHS.step_ms})",
     )  # fmt: skip
     add_flag(
         group, "--reference", choices=["none", "average", "bipolar", "laplacian"],
@@ -158,13 +160,12 @@ def _add_reject(group: Group) -> None:
 def add_model(group: Group) -> None:
     """Flags of the regression and its statistics."""
     add_flag(
-        group, "--alphas", type=float, nargs="+", default=list(_MODEL.alphas),
+        group, "--alphas", type=float, nargs="+",
         help="ridge penalties to choose from, per target (default: 17 from 0.1 to 1e7)",
     )  # fmt: skip
     add_flag(
         group, "--scoring", choices=["r2", "correlation", "mse"],
-        default=_MODEL.scoring,
-        help="what chooses the penalty (default: %(default)s)",
+        help=f"what chooses the penalty (default: {_MODEL.scoring})",
     )  # fmt: skip
     add_flag(
         group, "--folds", type=int,
@@ -314,12 +315,18 @@ def bold_settings(args: argparse.Namespace) -> BoldSettings:
 
 def epoch_settings(args: argparse.Namespace) -> EpochSettings:
     """`EpochSettings` of parsed flags."""
+    given = {name: getattr(args, name) for name in _WINDOW}
+    own = epoch_window(args)
+    window = {
+        name: own.get(name, getattr(_EPOCHS, name)) if value is None else value
+        for name, value in given.items()
+    }
     return EpochSettings(
-        tmin=args.tmin,
-        tmax=args.tmax,
+        tmin=window["tmin"],
+        tmax=window["tmax"],
         baseline=tuple(args.baseline) if args.baseline else None,
-        window_ms=args.window_ms,
-        step_ms=args.step_ms,
+        window_ms=window["window_ms"],
+        step_ms=window["step_ms"],
         reference=args.reference,
         line_freq=args.line_freq,
         notch=not args.no_notch,
@@ -348,8 +355,8 @@ def _amplitudes(values: Sequence[str] | None) -> dict[str, float]:
 def model_settings(args: argparse.Namespace) -> ModelSettings:
     """`ModelSettings` of parsed flags."""
     return ModelSettings(
-        alphas=tuple(sorted(args.alphas)),
-        scoring=args.scoring,
+        alphas=tuple(sorted(args.alphas or _MODEL.alphas)),
+        scoring=args.scoring or _MODEL.scoring,
         folds=args.folds,
         joint=not args.no_joint,
         n_permutations=min(args.n_permutations, 100)

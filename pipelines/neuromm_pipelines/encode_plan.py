@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromm.core import ResourceLimitError
-from neuromm_pipelines.encode_sites import n_site_models, site_memory, unimodal_spaces
+from neuromm_pipelines.encode_sites import n_site_models, site_memory, sites_line
 from neuromm_pipelines.encode_unit import (
     EncodingUnit,
     memory_limit,
@@ -56,11 +56,7 @@ def print_plan(
             each = " each"
             print(f"  cut     {config.chunks} chunks of at most {n_fitted} targets")
         if config.sites is not None:
-            against = [*unimodal_spaces(config), *config.sites.controls]
-            print(
-                f"  sites   {config.sites.multimodal} against {', '.join(against)} and "
-                f"two linear combinations, {config.sites.n_resamples} resamples"
-            )
+            print(f"  sites   {sites_line(config)}")
         needed = _inputs(config, n_samples, n_features, n_targets, n_fitted)
         needed += site_memory(config, n_samples, n_fitted)
         print(

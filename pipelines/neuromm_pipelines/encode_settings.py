@@ -94,6 +94,7 @@ class ModelSettings:
 class SiteSettings:
     """Which models a site of multimodal integration is judged by, and how."""
 
+    protocol: Literal["default", "subramaniam2024"] = "default"
     multimodal: str = "joint"
     unimodal: tuple[str, ...] = ()  # empty: all spaces that are named nowhere else
     controls: tuple[str, ...] = ()

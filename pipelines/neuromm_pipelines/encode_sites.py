@@ -6,6 +6,11 @@ import numpy as np
 import xarray as xr
 
 from neuromm.core import SiteMap, UsageError
+from neuromm_pipelines.site_protocol import (
+    PROTOCOL,
+    protocol_memory,
+    protocol_sites,
+)
 
 if TYPE_CHECKING:
     from neuromm_pipelines.encode import EncodeConfig
@@ -17,6 +22,7 @@ __all__ = [
     "fit_sites",
     "n_site_models",
     "site_memory",
+    "sites_line",
     "unimodal_spaces",
 ]
 
@@ -116,6 +122,13 @@ def fit_sites(
     settings = config.sites
     if settings is None:
         return None
+    if settings.protocol == PROTOCOL:
+        chosen = prepared.responses
+        if part is not None:
+            chosen = chosen.isel(target=part)
+        spaces = unimodal_spaces(config)
+        seed = config.model.seed
+        return protocol_sites(settings, prepared.features, chosen, spaces, seed)
     cv = outer_cv(config.model, prepared)
     responses = prepared.responses.astype(np.float32 if config.low_mem else np.float64)
     block = settings.block or event_block(responses, cv)
@@ -142,10 +155,34 @@ def fit_sites(
     )
 
 
+def sites_line(config: "EncodeConfig") -> str:
+    """What ``--dry-run`` says of the map of sites; empty without ``--sites``."""
+    settings = config.sites
+    if settings is None:
+        return ""
+    against = ", ".join([*unimodal_spaces(config), *settings.controls])
+    if settings.protocol == PROTOCOL:
+        return (
+            f"{settings.multimodal} against {against} and their concatenation, as "
+            f"published ({PROTOCOL}): {n_site_models(config)} fits, all anew in each "
+            f"of {settings.n_resamples} resamples"
+        )
+    return (
+        f"{settings.multimodal} against {against} and two linear combinations, "
+        f"{settings.n_resamples} resamples"
+    )
+
+
 def n_site_models(config: "EncodeConfig") -> int:
-    """Models whose held-out predictions are compared; 0 without ``--sites``."""
+    """Models that are fitted for sites; 0 without ``--sites``.
+
+    Under the published protocol each is fitted once more in every resample.
+    """
     if config.sites is None:
         return 0
+    if config.sites.protocol == PROTOCOL:
+        n_models = len(unimodal_spaces(config)) + len(config.sites.controls) + 2
+        return n_models * (1 + config.sites.n_resamples)
     return len(unimodal_spaces(config)) + len(config.sites.controls) + 3
 
 
@@ -160,6 +197,8 @@ def site_memory(config: "EncodeConfig", n_samples: int, n_targets: int) -> int:
     """
     if config.sites is None:
         return 0
+    if config.sites.protocol == PROTOCOL:
+        return protocol_memory(config.sites.n_resamples, n_samples, n_targets)
     n_models, itemsize = n_site_models(config), 4 if config.low_mem else 8
     # Beside the predictions: responses without missing values, and the held-out ones.
     held = (n_models + 2) * n_samples * n_targets * itemsize

@@ -5,6 +5,7 @@ import argparse
 from neuromm.core.errors import UsageError
 from neuromm_pipelines.command_line import add_flag
 from neuromm_pipelines.encode_settings import SiteSettings
+from neuromm_pipelines.site_protocol import PROTOCOLS, check_flags
 
 __all__ = ["add_sites", "site_settings"]
 
@@ -25,6 +26,11 @@ def add_sites(group: argparse._ActionsContainer) -> None:
         group, "--sites", switch=True,
         help="map the targets that a multimodal network predicts better than every "
         "simpler model",
+    )  # fmt: skip
+    add_flag(
+        group, "--protocol", choices=PROTOCOLS,
+        help="how sites are decided: neuromm's own way, or as published by Subramaniam "
+        "et al. (2024), which is liberal (docs/protocols.md; default: default)",
     )  # fmt: skip
     add_flag(
         group, "--multimodal", metavar="NAME",
@@ -63,6 +69,7 @@ def add_sites(group: argparse._ActionsContainer) -> None:
 
 def site_settings(args: argparse.Namespace) -> SiteSettings | None:
     """`SiteSettings` of parsed flags; None without ``--sites``."""
+    check_flags(args)
     given = [name for name in _OWN_FLAGS if getattr(args, name) is not None]
     if not args.sites:
         if given:
@@ -71,6 +78,7 @@ def site_settings(args: argparse.Namespace) -> SiteSettings | None:
         return None
     n_resamples = args.n_resamples or _SITES.n_resamples
     return SiteSettings(
+        protocol=args.protocol or _SITES.protocol,
         multimodal=args.multimodal or _SITES.multimodal,
         unimodal=tuple(args.unimodal or ()),
         controls=tuple(args.controls or ()),
