@@ -1,0 +1,208 @@
+"""Volumes spanned by a row and a group of rows, and the softmax over them, by panels.
+
+The volume of the parallelotope of a unit vector l and vectors o_1 … o_k is
+sqrt(det(M) (1 - sum_m (q_m . l)^2)), where M is the Gram matrix of the o and the q are
+an orthonormal basis of their span: k ordinary products of all rows, and no determinant
+of k + 1 vectors for each pair.
+
+References
+----------
+Cicchetti et al. (2025) Gramian multimodal representation learning and alignment.
+ICLR, arXiv 2412.11959 (the volume; the rewriting is ours).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from neuromm.kernels.panel_softmax import full_precision, panels
+
+__all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalisers"]
+
+# Squared volumes below are raised to it and have gradient 0, as the square root is
+# infinitely steep at 0.
+SQUARED_FLOOR = 1e-6
+
+
+def volume_normalisers(
+    anchor: Tensor, others: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-sum-exp of -scale * volume over rows and columns, and what is left to know.
+
+    Parameters
+    ----------
+    anchor : tensor of shape (n_samples, n_features)
+        Rows of norm 1. The gradient is that along the sphere, plus a part along the
+        row that normalising removes.
+    others : tensor of shape (n_others, n_samples, n_features)
+        Rows of norm 1; n_others < n_features.
+    scale : tensor of shape ()
+        Inverse temperature.
+
+    Returns
+    -------
+    rows, columns : tensors of shape (n_samples,)
+        log sum_j exp(-scale V_ij), and log sum_i. V_ij is the volume of anchor i and
+        the others of sample j.
+    row_sums : tensor of shape (n_samples,)
+        sum_j V_ij.
+    matched : tensor of shape (n_samples,)
+        V_ii, from residuals, which are exact where 1 - sum s^2 cancels.
+
+    Notes
+    -----
+    With G_ij the gradient of V_ij^2 and s_ij = Q_j' l_i, anchor i has the gradient
+    -2 sum_j G_ij D_j Q_j s_ij, and the others of j 2 D_j [e_j Q_j - H_j + Q_j Q_j' H_j]
+    R_j^-T, with D_j = det(M_j), H_j = sum_i G_ij l_i s_ij' and e_j the sum over i of
+    G_ij (1 - |s_ij|^2). Nothing passes through the QR decomposition.
+    """
+    rows, columns, row_sums, matched = _VolumeNormalisers.apply(anchor, others, scale)
+    return rows, columns, row_sums, matched
+
+
+def matched_volumes(anchor: Tensor, others: Tensor) -> Tensor:
+    """Volume of each anchor and the others of the same sample, (n_samples,)."""
+    with full_precision(anchor.device):
+        spans = _spans(others)
+        squared = spans.determinant * _residual(anchor, spans)
+    return squared.clamp_min(SQUARED_FLOOR).sqrt()
+
+
+def pair_volumes(anchor: Tensor, others: Tensor) -> Tensor:
+    """Volume of each anchor and the others of each sample, (n_anchors, n_samples)."""
+    volumes = anchor.new_empty((len(anchor), others.shape[1]))
+    with full_precision(anchor.device):
+        spans = _spans(others)
+        for part in panels(len(anchor), others.shape[1], anchor.element_size()):
+            _, squared = _squared(anchor[part], spans)
+            volumes[part] = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
+    return volumes
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """The span of each sample's others: o_jm = sum_n basis_jn triangle_jnm."""
+
+    basis: Tensor  # (n_others, n_samples, n_features)
+    triangle: Tensor  # (n_samples, n_others, n_others), upper
+    determinant: Tensor  # (n_samples,) of the Gram matrix
+
+
+def _spans(others: Tensor) -> _Spans:
+    n_others, n_samples, n_features = others.shape
+    basis = torch.empty_like(others, memory_format=torch.contiguous_format)
+    triangle = others.new_empty((n_samples, n_others, n_others))
+    size = others.element_size()
+    for part in panels(n_samples, n_others * n_features, size):
+        q, triangle[part] = torch.linalg.qr(others[:, part].permute(1, 2, 0))
+        basis[:, part] = q.permute(2, 0, 1)
+    determinant = triangle.diagonal(dim1=1, dim2=2).prod(dim=1).square_()
+    return _Spans(basis, triangle, determinant)
+
+
+def _residual(anchor: Tensor, spans: _Spans) -> Tensor:
+    """Squared distance of each anchor from the span of the others of its sample."""
+    rest = anchor
+    for axis in spans.basis:
+        rest = rest - (axis * anchor).sum(dim=1, keepdim=True) * axis
+    return rest.square().sum(dim=1)
+
+
+def _squared(anchor: Tensor, spans: _Spans) -> tuple[list[Tensor], Tensor]:
+    """Cosines with each axis, and the squared volumes, of anchors by samples."""
+    cosines = [anchor @ axis.T for axis in spans.basis]
+    squared = torch.ones_like(cosines[0])
+    for cosine in cosines:
+        squared.addcmul_(cosine, cosine, value=-1)
+    return cosines, squared.mul_(spans.determinant)
+
+
+class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, others: Tensor, scale: Tensor) -> Any:
+        n_samples = len(anchor)
+        rows, row_sums = anchor.new_empty(n_samples), anchor.new_empty(n_samples)
+        columns = anchor.new_full((n_samples,), -torch.inf)
+        factor = -scale.to(anchor)
+        with full_precision(anchor.device):
+            spans = _spans(others)
+            matched = spans.determinant * _residual(anchor, spans)
+            for part in panels(n_samples, n_samples, anchor.element_size()):
+                _, squared = _squared(anchor[part], spans)
+                squared.diagonal(part.start).copy_(matched[part])
+                volume = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
+                row_sums[part] = volume.sum(dim=1)
+                logits = volume.mul_(factor)
+                rows[part] = logits.logsumexp(dim=1)
+                columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
+        ctx.save_for_backward(
+            anchor, spans.basis, spans.triangle, spans.determinant, scale, rows,
+            columns, matched,
+        )  # fmt: skip
+        return rows, columns, row_sums, matched.clamp_min(SQUARED_FLOOR).sqrt()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, of_rows: Tensor, of_columns: Tensor, of_sums: Tensor, of_own: Tensor
+    ) -> Any:
+        anchor, basis, triangle, determinant, scale = ctx.saved_tensors[:5]
+        rows, columns, matched = ctx.saved_tensors[5:]
+        spans = _Spans(basis, triangle, determinant)
+        factor = -scale.to(anchor)
+        grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(basis)
+        heights = torch.zeros_like(determinant)
+        grad_scale = torch.zeros_like(scale, dtype=anchor.dtype)
+        with full_precision(anchor.device):
+            for part in panels(len(anchor), len(anchor), anchor.element_size()):
+                cosines, squared = _squared(anchor[part], spans)
+                squared.diagonal(part.start).copy_(matched[part])
+                volume = squared.clamp_min(SQUARED_FLOOR).sqrt_()
+                logits = volume * factor
+                slope = (logits - rows[part, None]).exp_().mul_(of_rows[part, None])
+                slope.addcmul_(logits.sub_(columns).exp_(), of_columns)
+                grad_scale -= torch.dot(slope.flatten(), volume.flatten())
+                slope.mul_(factor).add_(of_sums[part, None])
+                slope.diagonal(part.start).add_(of_own[part])
+                # From V to V^2, with sub-gradient 0 at the floor; D_j enters here.
+                slope.div_(volume.mul_(2)).masked_fill_(squared <= SQUARED_FLOOR, 0)
+                heights += (slope * squared).sum(dim=0)
+                slope.mul_(determinant)
+                for cosine, axis, moment in zip(cosines, basis, moments, strict=True):
+                    cosine.mul_(slope)
+                    grad_anchor[part].addmm_(cosine, axis, alpha=-2)
+                    moment.addmm_(cosine.T, anchor[part])
+            grad_others = _grad_of_others(spans, moments, heights)
+        return grad_anchor, grad_others, grad_scale.to(scale)
+
+
+def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:
+    """Gradient of the others, which takes the place of ``moments``.
+
+    ``moments`` holds D_j H_j, ``heights`` D_j e_j. A sample whose others span next to
+    nothing has all its volumes at the floor, and gradient 0.
+    """
+    triangle = spans.triangle
+    flat = spans.determinant <= SQUARED_FLOOR
+    size = moments.element_size()
+    for part in panels(moments.shape[1], moments.shape[2] * len(moments), size):
+        q = spans.basis[:, part].permute(1, 2, 0)
+        h = moments[:, part].permute(1, 2, 0)
+        upper = triangle[part]
+        upper = torch.where(
+            flat[part, None, None],
+            torch.eye(upper.shape[1], dtype=upper.dtype, device=upper.device),
+            upper,
+        )
+        own = q.mT @ h
+        own.diagonal(dim1=1, dim2=2).add_(heights[part, None])
+        # X R^-T: solve X R' = inner, with R' lower triangular on the right.
+        solved = torch.linalg.solve_triangular(
+            upper.mT, (q @ own).sub_(h), upper=False, left=False
+        ).mul_(2)
+        solved.masked_fill_(flat[part, None, None], 0)
+        moments[:, part] = solved.permute(2, 0, 1)
+    return moments
