@@ -47,6 +47,8 @@ class Evidence:
         Of the gain.
     best : integer array of shape (n_sites,)
         Which other model is best.
+    course : array of shape (n_models, n_times, n_sites)
+        Pearson r in each bin.
     """
 
     score: NDArray[np.float64]
@@ -54,6 +56,7 @@ class Evidence:
     gain: NDArray[np.float64]
     interval: NDArray[np.float64]
     best: NDArray[np.intp]
+    course: NDArray[np.float64]
 
 
 def site_evidence(
@@ -115,7 +118,7 @@ def site_evidence(
     return Evidence(
         *(
             np.concatenate([getattr(part, name) for part in parts], axis=-1)
-            for name in ("score", "p", "gain", "interval", "best")
+            for name in ("score", "p", "gain", "interval", "best", "course")
         )
     )
 
@@ -198,7 +201,8 @@ def _site_evidence(
     tail = (1 - confidence) / 2
     ends = np.quantile(draws.min(axis=0), [1 - tail, tail], axis=0)
     interval = 2 * gain - ends
-    return Evidence(score, np.stack(p), gain, interval, best)
+    course = np.moveaxis(r, -1, 1)
+    return Evidence(score, np.stack(p), gain, interval, best, course)
 
 
 def _stretched(observed: Array, drawn: Array, spread: Array) -> Array:

@@ -27,10 +27,14 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class SiteLayout:
-    """Which targets are the time bins of each site, (n_sites, n_times)."""
+    """Which targets are the time bins of each site, (n_sites, n_times).
+
+    ``times`` (s) are those of the columns; None where a site has no time.
+    """
 
     columns: NDArray[np.intp]
     coords: pd.DataFrame
+    times: NDArray[np.float64] | None = None
 
 
 def check_spaces(
@@ -177,7 +181,8 @@ def _layout(labelled: xr.DataArray) -> SiteLayout:
         alone = first.columns[0] if len(first.columns) == 1 else None
         name = "channel" if "channel" in first and first["channel"].is_unique else alone
         first["site"] = first[name] if name else codes.iloc[columns[:, 0]].to_numpy()
-    return SiteLayout(columns, first)
+    times = coords["time"].to_numpy(dtype=np.float64)[columns[0]]
+    return SiteLayout(columns, first, times)
 
 
 def _matrix(name: str, values: Any, labelled: xr.DataArray) -> Array:

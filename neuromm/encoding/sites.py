@@ -136,6 +136,8 @@ def integration_sites(
     sites : SiteMap
         ``score`` is the Pearson correlation of held-out predictions with the responses
         within a fold, averaged over folds (by their size) and over the bins of a site.
+        Where a site has several, ``evidence`` holds ``score_course`` as well, the score
+        in each: (model, time, site).
 
     Raises
     ------
@@ -273,12 +275,29 @@ def _site_map(
             },
         },
     )
+    if layout.times is not None and len(layout.times) > 1:
+        data = _with_course(data, evidence, layout.times, valid)
     order = [*models.unimodal, models.multimodal, "linear", "concatenation", "banded"]
     data = data.sel(model=[*order, *models.controls])
     return SiteMap(
         evidence=decided(data, attrs["q"], attrs["correction"]),
         targets=targets,
         attrs=dict(attrs),
+    )
+
+
+def _with_course(
+    data: xr.Dataset,
+    evidence: Evidence,
+    times: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+) -> xr.Dataset:
+    """Add the score in each bin; ``linear`` is the control stronger on average."""
+    stronger = evidence.score[-2:].argmax(axis=0)
+    linear = np.where(stronger == 0, evidence.course[-2], evidence.course[-1])
+    course = np.concatenate([evidence.course, linear[None]])
+    return data.assign_coords(time=times).assign(
+        score_course=(("model", "time", "site"), np.where(valid, course, np.nan))
     )
 
 
