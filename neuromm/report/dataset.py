@@ -27,6 +27,7 @@ _IGNORED = (
     "*_scores.*",
     "*_predictions.*",
     "*_regions.*",
+    "*_courses.*",
     "*hemi-*_mask.*",  # masks and labels in func are volumes, says BIDS
     "*hemi-*_dseg.*",
     "sub-*.html",

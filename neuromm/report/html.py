@@ -25,6 +25,7 @@ from neuromm.report.group import (
     write_group_maps,
     write_region_means,
 )
+from neuromm.report.group_site_sections import group_site_sections
 from neuromm.report.methods import methods_paragraphs, methods_references
 from neuromm.report.naming import parse_name, spoken
 from neuromm.report.pictures import (
@@ -92,6 +93,8 @@ def write_subject_report(output_dir: str | Path, subject: str) -> Path:
 def write_group_report(output_dir: str | Path) -> Path:
     """Write ``group.html``, mean maps in ``group/`` and the table of regions.
 
+    Where sites of integration were mapped, their tables and figures go to ``group/``.
+
     Parameters
     ----------
     output_dir : path-like
@@ -120,6 +123,10 @@ def write_group_report(output_dir: str | Path) -> Path:
             for subject, ones in subjects.items()
             for unit in ones
             for row in _overview_rows(unit)
+        ],
+        "sites": [
+            {**one, "title": _group_title(one["unit"])}
+            for one in group_site_sections(output_dir, subjects)
         ],
         "galleries": [*_group_maps(maps), *_all_contacts(units)],
         "regions": _region_means_rows(regions),
@@ -171,6 +178,13 @@ def _sites(units: Sequence[Unit]) -> list[dict[str, Any]]:
 def _title(unit: Unit) -> str:
     kind = _DATATYPES.get(unit.datatype, unit.datatype)
     words = spoken(unit.entities)
+    return f"{kind}, {words}" if words else kind
+
+
+def _group_title(unit: Unit) -> str:
+    kind = _DATATYPES.get(unit.datatype, unit.datatype)
+    shared = {k: v for k, v in unit.entities.items() if k not in ("subject", "session")}
+    words = spoken(shared)
     return f"{kind}, {words}" if words else kind
 
 

@@ -23,6 +23,7 @@ from neuromm.report.sidecars import (
     spatial_reference_of,
     unit_entities,
 )
+from neuromm.report.site_courses import write_courses
 from neuromm.report.site_protocol import follows_protocol, protocol_column
 from neuromm.report.site_summary import region_counts, site_summary, site_warnings
 
@@ -151,6 +152,7 @@ def write_sites(
         "Provenance": provenance_of(provenance),
     }
     paths = [path, write_json(path.with_suffix(".json"), sidecar)]
+    paths += write_courses(path, sites, table, sidecar)
     counts = region_counts(table)
     if len(counts):
         paths += _write_regions(folder, described, counts, common)

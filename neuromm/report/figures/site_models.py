@@ -60,6 +60,7 @@ def twin_scatter(
     table: pd.DataFrame,
     *,
     targets: str = "contacts",
+    against: str = "random twin",
     attrs: Mapping[str, Any] | None = None,
 ) -> Drawing:
     """Score of each trained network against that of its randomly initialised twin.
@@ -71,6 +72,8 @@ def twin_scatter(
         ``is_better`` (bool) where the difference was tested: such marks are filled.
     targets : str
         What is counted.
+    against : str
+        What the scores of ``random`` are of.
     attrs : mapping, optional
         `SiteMap.attrs`; a figure of stand-in features is marked.
 
@@ -93,7 +96,7 @@ def twin_scatter(
     low, high = low - margin, high + margin
     width, height = max(2.5 * n_columns + 0.3, 3.6), 2.75 * n_rows + 0.4
     with style():
-        title = "Trained networks and their random twins"
+        title = f"Trained networks and their {against}s"
         figure = titled_canvas(width, height, title, attrs)
         grid = figure.subplots(
             n_rows, n_columns, sharex=True, sharey=True, squeeze=False
@@ -108,7 +111,7 @@ def twin_scatter(
             axes.locator_params(nbins=4)
         grid[0, 0].set_xlim(low, high)
         grid[0, 0].set_ylim(low, high)
-        label_outer(grid, len(models), "random twin (r)", "trained (r)")
+        label_outer(grid, len(models), f"{against} (r)", "trained (r)")
         told = "; ".join(
             f"{model}: trained is higher on {row['n_trained']:.0f} of "
             f"{row['n_targets']:.0f}"
