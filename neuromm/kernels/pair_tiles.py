@@ -1,0 +1,177 @@
+"""Log-sum-exp of rows and of columns of all products of two sets, by tiles.
+
+One exponential a logit serves both directions: with logits S = scale * left @ right.T
+and one shift c for the whole matrix, e = exp(S - c) is summed along rows and along
+columns. A tile is made, used and dropped, and made again in the backward, which is
+written out by hand, so that memory grows with the rows and not with their square.
+
+The shift is 0 while no logit can leave the range of the exponential, and leaves 50 nats
+above otherwise. A row or column of which all terms underflow is found by its sum, and
+everything is then done again by running maxima, at two exponentials a logit.
+
+References
+----------
+Cheng et al. (2024) Breaking the memory barrier: near infinite batch size scaling for
+contrastive loss. arXiv 2410.17243.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["pair_log_sums", "plain_log_sums", "tiles"]
+
+_TILE_ROWS, _TILE_COLUMNS = 512, 2048  # 4 MB in float32
+_KEPT_BYTES = 2**24  # one tile of this size is kept for the backward, not made again
+# Largest exponent that is let through, in nats. Sums of 2**30 such terms, and one over
+# them times the weight of a sample, are normal numbers.
+_CEILING = {torch.float32: 50.0, torch.float64: 500.0}
+
+
+def pair_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp of each row and each column of scale * left @ right.T.
+
+    Parameters
+    ----------
+    left : tensor of shape (n_left, n_features)
+        Of float32 or float64.
+    right : tensor of shape (n_right, n_features)
+    scale : tensor of shape ()
+        Inverse temperature.
+
+    Returns
+    -------
+    rows : tensor of shape (n_left,)
+    columns : tensor of shape (n_right,)
+        In nats.
+
+    Raises
+    ------
+    TypeError
+        If the precision is another: statistics of half precision are of no use.
+
+    Notes
+    -----
+    A second derivative is refused by torch: the backward is once differentiable.
+    """
+    if left.dtype not in _CEILING or right.dtype != left.dtype:
+        raise TypeError(
+            "left and right must both be float32 or float64, got "
+            f"{left.dtype} and {right.dtype}: widen half precision first"
+        )
+    rows, columns = _PairLogSums.apply(left, right, scale)
+    return rows, columns
+
+
+def plain_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Definition of `pair_log_sums`: in float64, with the whole matrix."""
+    logits = scale.double() * (left.double() @ right.double().T)
+    return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
+
+
+def tiles(n_rows: int, n_columns: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of rows and columns, one row of tiles after the other."""
+    for top in range(0, n_rows, _TILE_ROWS):
+        rows = slice(top, min(top + _TILE_ROWS, n_rows))
+        for start in range(0, n_columns, _TILE_COLUMNS):
+            yield rows, slice(start, min(start + _TILE_COLUMNS, n_columns))
+
+
+class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, scale: Tensor) -> Any:
+        factor = scale.to(left)
+        with _exact(left.device):
+            shift = _shift(left, right, factor)
+            rows, columns, kept = _fixed_shift_sums(left, right, factor, shift)
+            floor = torch.finfo(left.dtype).tiny / torch.finfo(left.dtype).eps
+            lowest = min(float(rows.min()) / len(right), float(columns.min()))
+            ctx.safe = not lowest > floor * len(left)
+            ctx.shift = shift
+            if ctx.safe:
+                kept = None
+                rows, columns = _running_log_sums(left, right, factor)
+        ctx.save_for_backward(left, right, scale, rows, columns, kept)
+        if ctx.safe:
+            return rows.clone(), columns.clone()
+        return rows.log().add_(shift), columns.log().add_(shift)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_rows: Tensor, grad_columns: Tensor) -> Any:
+        left, right, scale, rows, columns, kept = ctx.saved_tensors
+        factor = scale.to(left)
+        grad_left, grad_right = torch.zeros_like(left), torch.zeros_like(right)
+        with _exact(left.device):
+            if not ctx.safe:
+                of_rows, of_columns = grad_rows / rows, grad_columns / columns
+            for part, other in tiles(len(left), len(right)):
+                if ctx.safe:
+                    logits = (left[part] * factor) @ right[other].T
+                    slope = (logits - rows[part, None]).exp_()
+                    slope.mul_(grad_rows[part, None])
+                    logits.sub_(columns[other]).exp_()
+                    slope.addcmul_(logits, grad_columns[other])
+                else:
+                    if kept is None:
+                        slope = _terms(left[part], right[other], factor, ctx.shift)
+                        weights = of_rows[part, None] + of_columns[other]
+                        slope.mul_(weights)
+                    else:
+                        weights = of_rows[part, None] + of_columns[other]
+                        slope = weights.mul_(kept[part, other])
+                grad_left[part].addmm_(slope, right[other])
+                grad_right[other].addmm_(slope.T, left[part])
+            grad_scale = (left * grad_left).sum().to(scale)
+        return grad_left.mul_(factor), grad_right.mul_(factor), grad_scale
+
+
+def _exact(device: torch.device) -> Any:
+    """Context without autocast, which would round logits to half precision."""
+    return torch.autocast(device_type=device.type, enabled=False)
+
+
+def _shift(left: Tensor, right: Tensor, factor: Tensor) -> float:
+    longest = left.norm(dim=1).max() * right.norm(dim=1).max()
+    bound = float(factor.abs() * longest)
+    return max(0.0, bound - _CEILING[left.dtype])
+
+
+def _terms(left: Tensor, right: Tensor, factor: Tensor, shift: float) -> Tensor:
+    logits = (left * factor) @ right.T
+    if shift:
+        logits.sub_(shift)
+    return logits.exp_()
+
+
+def _fixed_shift_sums(
+    left: Tensor, right: Tensor, factor: Tensor, shift: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sums of exp(logit - shift), and the terms themselves if they are few."""
+    rows, columns = left.new_zeros(len(left)), left.new_zeros(len(right))
+    kept = None
+    if len(left) * len(right) * left.element_size() <= _KEPT_BYTES:
+        kept = left.new_empty((len(left), len(right)))
+    for part, other in tiles(len(left), len(right)):
+        terms = _terms(left[part], right[other], factor, shift)
+        rows[part] += terms.sum(dim=1)
+        columns[other] += terms.sum(dim=0)
+        if kept is not None:
+            kept[part, other] = terms
+    return rows, columns, kept
+
+
+def _running_log_sums(
+    left: Tensor, right: Tensor, factor: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp by running maxima: right whatever the logits."""
+    rows = left.new_full((len(left),), -torch.inf)
+    columns = left.new_full((len(right),), -torch.inf)
+    for part, other in tiles(len(left), len(right)):
+        logits = (left[part] * factor) @ right[other].T
+        rows[part] = torch.logaddexp(rows[part], logits.logsumexp(dim=1))
+        columns[other] = torch.logaddexp(columns[other], logits.logsumexp(dim=0))
+    return rows, columns

@@ -1,0 +1,47 @@
+"""Contrastive losses over several modalities and levels, in memory linear in the batch.
+
+Each loss is a function of unnormalised rows and a module that holds its settings and,
+if asked, learns its temperature.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuromm.losses.gradient_caching import LossAndGrad
+    from neuromm.losses.info_nce_loss import InfoNCE, info_nce
+    from neuromm.losses.temperature import Temperature
+    from neuromm.losses.volume import GramVolume, gram_volume, gram_volumes
+
+__all__ = [
+    "GramVolume",
+    "InfoNCE",
+    "LossAndGrad",
+    "Temperature",
+    "gram_volume",
+    "gram_volumes",
+    "info_nce",
+]
+
+# No module here is named like what it exports: importing it would replace the function.
+_HOMES = {
+    "GramVolume": "neuromm.losses.volume",
+    "InfoNCE": "neuromm.losses.info_nce_loss",
+    "LossAndGrad": "neuromm.losses.gradient_caching",
+    "Temperature": "neuromm.losses.temperature",
+    "gram_volume": "neuromm.losses.volume",
+    "gram_volumes": "neuromm.losses.volume",
+    "info_nce": "neuromm.losses.info_nce_loss",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
