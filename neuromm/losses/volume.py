@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuromm.kernels.panel_softmax import log_normalisers
+from neuromm.kernels.pair_tiles import pair_log_sums
 from neuromm.kernels.volume_softmax import (
     matched_volumes,
     pair_volumes,
     volume_normalisers,
 )
 from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
+from neuromm.losses.temperature import Temperature
 
 __all__ = ["GramVolume", "gram_volume", "gram_volumes"]
 
@@ -131,9 +132,8 @@ class GramVolume(nn.Module):  # type: ignore[misc]
     Parameters
     ----------
     temperature : float
-    learn_temperature : bool
-        Adds ``log_temperature`` to the parameters. It is clamped so that the
-        temperature stays in [0.01, 1].
+    learnable : bool
+        Learns the logarithm of the temperature, kept within [0.01, 1].
     anchor_weight, label_smoothing : float
         As in `gram_volume`.
     """
@@ -143,14 +143,10 @@ class GramVolume(nn.Module):  # type: ignore[misc]
         temperature: float = 0.07,
         anchor_weight: float = 1.0,
         label_smoothing: float = 0.0,
-        learn_temperature: bool = False,
+        learnable: bool = False,
     ) -> None:
         super().__init__()
-        value = torch.tensor(float(temperature))
-        inverse_temperature(value, value)  # says what is wrong with it
-        self.log_temperature = nn.Parameter(
-            value.log(), requires_grad=learn_temperature
-        )
+        self.temperature = Temperature(temperature, learnable)
         self.anchor_weight = anchor_weight
         self.label_smoothing = label_smoothing
 
@@ -158,13 +154,10 @@ class GramVolume(nn.Module):  # type: ignore[misc]
         self, anchor: Tensor, others: Sequence[Tensor], present: Tensor | None = None
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
-        temperature = self.log_temperature.exp()
-        if self.log_temperature.requires_grad:
-            temperature = temperature.clamp(0.01, 1.0)
         return gram_volume(
             anchor,
             others,
-            temperature,
+            self.temperature(),
             self.anchor_weight,
             self.label_smoothing,
             present,
@@ -260,7 +253,7 @@ def _anchor_loss(rows: Tensor, stacked: Tensor, mask: Tensor, scale: Tensor) -> 
     for modality, has in zip(stacked, mask.T, strict=True):
         if has.any():
             left, right = (rows, modality) if has.all() else (rows[has], modality[has])
-            by_row, by_column = log_normalisers(left, right, scale)
+            by_row, by_column = pair_log_sums(left, right, scale)
             own = scale * (left * right).sum(dim=1).mean()
             losses.append((by_row.mean() + by_column.mean()) / 2 - own)
     return torch.stack(losses).mean()

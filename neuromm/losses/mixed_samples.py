@@ -1,0 +1,179 @@
+"""MixCo: a mixture of two recordings belongs to both their images, in proportion.
+
+References
+----------
+Kim, Lee, Bae & Yun (2020) MixCo: mix-up contrastive learning for visual
+representation. arXiv 2010.06300.
+Scotti et al. (2023) Reconstructing the mind's eye: fMRI-to-image with contrastive
+learning and diffusion priors. NeurIPS, arXiv 2305.18274 (settings, both directions).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuromm.kernels.pair_tiles import pair_log_sums
+from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
+from neuromm.losses.temperature import Temperature
+
+__all__ = ["MixCo", "Mixing", "draw_mixing", "mixco"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """Who is mixed with whom: row i becomes w_i x_i + (1 - w_i) x_partner(i).
+
+    Attributes
+    ----------
+    partner : tensor of int of shape (n_samples,)
+        A permutation.
+    weight : tensor of shape (n_samples,)
+        In [0, 1], of the row itself; 1 leaves it as it is.
+    """
+
+    partner: Tensor
+    weight: Tensor
+
+    def apply(self, samples: Tensor) -> Tensor:
+        """Mixed copies of samples of shape (n_samples, ...), before the encoder."""
+        if len(samples) != len(self.partner):
+            raise ValueError(
+                f"this mixing is of {len(self.partner)} samples, got {len(samples)}"
+            )
+        weight = self.weight.to(samples).reshape(-1, *[1] * (samples.ndim - 1))
+        partner = self.partner.to(samples.device)
+        return weight * samples + (1 - weight) * samples[partner]
+
+
+def draw_mixing(
+    n_samples: int, generator: torch.Generator, alpha: float = 0.15, share: float = 0.5
+) -> Mixing:
+    """Random partners and weights.
+
+    Parameters
+    ----------
+    n_samples : int
+    generator : torch.Generator
+        Seeded; the same state gives the same mixing. It is advanced.
+    alpha : float
+        Weights are of Beta(alpha, alpha): small values mix little, as a rule.
+    share : float
+        Probability that a sample is mixed.
+    """
+    if n_samples < 1 or not 0 < alpha < float("inf") or not 0 <= share <= 1:
+        raise ValueError(
+            "mixing needs n_samples >= 1, alpha > 0 and share in [0, 1], got "
+            f"{n_samples}, {alpha} and {share}"
+        )
+    device = generator.device
+    partner = torch.randperm(n_samples, generator=generator, device=device)
+    # Beta as a quotient of gammas, which take a generator. In float64, as gammas of
+    # a small alpha underflow.
+    shape = torch.full((2, n_samples), alpha, dtype=torch.float64, device=device)
+    gammas = torch._standard_gamma(shape + 1, generator=generator)
+    uniform = torch.rand(shape.shape, generator=generator, device=device).double()
+    # log of Gamma(alpha) = Gamma(alpha + 1) * U^(1 / alpha)
+    log_gamma = gammas.log() + uniform.clamp_min(1e-12).log() / alpha
+    weight = log_gamma.softmax(dim=0)[0]
+    kept = torch.rand(n_samples, generator=generator, device=device) >= share
+    return Mixing(partner, weight.masked_fill_(kept, 1.0))
+
+
+def mixco(
+    brain: Tensor,
+    image: Tensor,
+    mixing: Mixing,
+    temperature: float | Tensor = 0.006,
+) -> Tensor:
+    """Contrastive loss of encoded mixtures against the images of both their parts.
+
+    Parameters
+    ----------
+    brain : tensor of shape (n_samples, n_features)
+        Embeddings of ``mixing.apply(recordings)``. Rows need not be normalised.
+    image : tensor of shape (n_samples, n_features)
+        Embeddings of the stimuli, not mixed.
+    mixing : Mixing
+        With which the recordings were mixed.
+    temperature : float or tensor of shape ()
+        0.006 as in MindEye and BrainFLORA.
+
+    Returns
+    -------
+    loss : tensor of shape ()
+        In nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If rows do not match, are not finite or are zero, or the mixing is of another
+        batch.
+
+    Notes
+    -----
+    Row i has the target w_i on image i and 1 - w_i on that of its partner. The other
+    direction takes the same targets by columns, which do not sum to 1: with q_j the
+    sum of column j, loss = 1/2 mean_i [LSE(S_i.) + q_i LSE(S_.i)] - mean_i sum_j P_ij
+    S_ij. Where a sample is its own partner we take the target 1 (the release of
+    MindEye takes 1 - w).
+    """
+    check_batch([("brain", brain), ("image", image)])
+    b, v = unit_rows("brain", brain), unit_rows("image", image)
+    dtype = torch.promote_types(b.dtype, v.dtype)
+    b, v = b.to(dtype), v.to(dtype)
+    partner, weight = _checked(mixing, b)
+    scale = inverse_temperature(temperature, b)
+    rows, columns = pair_log_sums(b, v, scale)
+    mass = weight.index_add(0, partner, 1 - weight)
+    expected = weight * (b * v).sum(dim=1) + (1 - weight) * (b * v[partner]).sum(dim=1)
+    return (rows.mean() + (mass * columns).mean()) / 2 - scale * expected.mean()
+
+
+class MixCo(nn.Module):  # type: ignore[misc]
+    """`mixco` with its settings; the temperature may be learned.
+
+    Parameters
+    ----------
+    temperature : float
+    learnable : bool
+        Learns the logarithm of the temperature, kept within [0.001, 1].
+    alpha, share : float
+        As in `draw_mixing`.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.006,
+        learnable: bool = False,
+        alpha: float = 0.15,
+        share: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.temperature = Temperature(temperature, learnable, bounds=(0.001, 1.0))
+        self.alpha = alpha
+        self.share = share
+
+    def mix(self, samples: Tensor, generator: torch.Generator) -> tuple[Tensor, Mixing]:
+        """Mixed recordings, for the encoder, and how they were mixed."""
+        mixing = draw_mixing(len(samples), generator, self.alpha, self.share)
+        return mixing.apply(samples), mixing
+
+    def forward(self, brain: Tensor, image: Tensor, mixing: Mixing) -> Tensor:
+        """Loss of a batch, of shape ()."""
+        return mixco(brain, image, mixing, self.temperature())
+
+
+def _checked(mixing: Mixing, rows: Tensor) -> tuple[Tensor, Tensor]:
+    partner = mixing.partner.to(rows.device)
+    weight = mixing.weight.to(rows)
+    order = torch.arange(len(rows), device=rows.device)
+    if weight.shape != order.shape or not torch.equal(partner.sort().values, order):
+        raise ValueError(
+            f"mixing must have a weight per sample and partners that are a permutation "
+            f"of {len(rows)} samples, got {tuple(weight.shape)} weights and "
+            f"{tuple(partner.shape)} partners"
+        )
+    if not bool(((weight >= 0) & (weight <= 1)).all()):
+        raise ValueError("weights of a mixing must lie in [0, 1], and not be nan")
+    return partner, weight
