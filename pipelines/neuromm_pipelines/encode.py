@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuromm import __version__
 from neuromm.core.errors import InputMissingError, UsageError
@@ -31,6 +31,10 @@ from neuromm_pipelines.encode_settings import (
     ModelSettings,
     SiteSettings,
 )
+
+if TYPE_CHECKING:
+    from neuromm_pipelines.backbone_features import PlannedSpace
+    from neuromm_pipelines.encode_unit import EncodingUnit
 
 __all__ = ["EncodeConfig", "build_parser", "main", "run"]
 
@@ -186,21 +190,14 @@ def run(config: EncodeConfig) -> int:
             "no feature space was given: --features vision=PATH [language=PATH …] "
             "(docs/features.md shows the format), or --backbone vision=NAME"
         )
-    named = backbone_features.with_names(config)
-    encode_sites.check_sites(named)
+    encode_sites.check_sites(backbone_features.with_names(config))
     if not config.skip_bids_validation:
         _validate_input(config.bids_dir)
     units = encode_unit.find_units(config)
     site_protocol.check_units(config.sites, units)
     spaces = backbone_features.planned_spaces(config, units)
     if config.dry_run:
-        from neuromm_pipelines.encode_plan import print_plan
-
-        for line in backbone_features.told_plan(spaces):
-            print(line)
-        tables = encode_unit.read_tables(config)
-        tables += backbone_features.planned_tables(spaces)
-        print_plan(named, units, tables)
+        _print_plan(config, units, spaces)
         return 0
     started = time.monotonic()
     if config.targets_chunk is None:
@@ -224,6 +221,21 @@ def run(config: EncodeConfig) -> int:
         )
     print(f"neuromm encode: {outcomes.summary(ended)}")
     return outcomes.exit_code(ended)
+
+
+def _print_plan(
+    config: EncodeConfig,
+    units: "Sequence[EncodingUnit]",
+    spaces: "Sequence[PlannedSpace]",
+) -> None:
+    """Print what would be embedded and fitted; compute nothing."""
+    from neuromm_pipelines import backbone_features, encode_plan, encode_unit
+
+    for line in backbone_features.told_plan(spaces):
+        print(line)
+    tables = encode_unit.read_tables(config)
+    tables += backbone_features.planned_tables(spaces)
+    encode_plan.print_plan(backbone_features.with_names(config), units, tables)
 
 
 def _check_atlas(config: EncodeConfig) -> None:
