@@ -137,7 +137,8 @@ def half_fold_sites(
         default: ``default_<comparison>`` names it, and ``by_default`` marks targets
         that would be sites if that counted as a test. They are no sites.
         On (model, site, time) ``evidence`` has ``validation`` and ``test`` (all events)
-        with their resampled ``…_mean``, ``…_low`` and ``…_high``, and ``alpha``.
+        with their resampled ``…_mean``, ``…_low`` and ``…_high``, and ``alpha``;
+        ``score_course`` is ``test_mean`` with that of the best unimodal model.
 
     Raises
     ------
@@ -318,8 +319,10 @@ def _evidence(
         f"n_bins_{name}": ("site", n) for name, n in zip(models, n_bins, strict=True)
     }
     scored = np.concatenate([score, score[rivals[BEST_UNIMODAL], columns][None]])
+    course = np.concatenate([test, test[rivals[BEST_UNIMODAL], columns][None]])
     evidence = xr.Dataset(
         {
+            "score_course": (("model", "site", "time"), course),
             "score": (("model", "site"), scored),
             "p_comparison": (("comparison", "site"), wide["p"].to_numpy()),
             **at_weakest,

@@ -78,9 +78,12 @@ def resampled_correlations(
     Returns
     -------
     r : array of shape (n_models, n_resamples, n_targets), float64
-        0 where a prediction does not vary; nan where the response does not.
+        0 where a prediction does not vary, or a resample has no events; nan where the
+        response does not vary.
     """
     total = counts.sum(axis=1, keepdims=True)
+    # A resample may hold none of these events: its sums are 0, and so are its scores.
+    total = np.where(total > 0, total, np.inf)
     y = y - y.mean(axis=0)
     mean_y = counts @ y / total
     power_y = counts @ y**2 / total - mean_y**2
@@ -93,7 +96,7 @@ def resampled_correlations(
         norm = np.sqrt(np.clip(power, 0, None) * np.clip(power_y, 0, None))
         with np.errstate(invalid="ignore", divide="ignore"):
             r[number] = np.where(power > 0, cross / norm, 0.0)
-    r[:, power_y <= 0] = np.nan
+    r[:, (power_y <= 0) & np.isfinite(total)] = np.nan
     return np.clip(r, -1, 1)
 
 
