@@ -148,7 +148,7 @@ def _product_rate(dtype: str) -> float:
         )
         for _ in range(4)
     ]
-    seconds = _typical_time(lambda: [a @ b for a, b in pairs])
+    seconds = _undisturbed_time(lambda: [a @ b for a, b in pairs])
     return len(pairs) * 2.0 * size**2 * width / seconds
 
 
@@ -156,7 +156,7 @@ def _product_rate(dtype: str) -> float:
 def _element_rate(dtype: str) -> float:
     """Numbers a second in a product element by element, with its result allocated."""
     a = np.ones((2000, 1000), dtype=dtype)
-    return a.size / _typical_time(lambda: a * a)
+    return a.size / _undisturbed_time(lambda: a * a)
 
 
 def _eigen_rate(order: float) -> float:
@@ -170,7 +170,7 @@ def _eigen_rate(order: float) -> float:
 def _measured_eigen_rate(size: int) -> float:
     a = np.random.default_rng(0).standard_normal((size, size))
     gram = a @ a.T
-    seconds = _typical_time(lambda: np.linalg.eigh(gram), n_times=2)
+    seconds = _undisturbed_time(lambda: np.linalg.eigh(gram), n_times=2)
     return float(9.0 * size**3 / seconds)
 
 
@@ -180,14 +180,16 @@ def _factor_rate() -> float:
     size = 512
     a = np.random.default_rng(0).standard_normal((size, 2 * size))
     gram = a @ a.T
-    return size**3 / 3.0 / _typical_time(lambda: np.linalg.cholesky(gram))
+    return size**3 / 3.0 / _undisturbed_time(lambda: np.linalg.cholesky(gram))
 
 
-def _typical_time(work: Callable[[], object], n_times: int = 5) -> float:
-    """Median seconds of a call, after one that starts threads."""
+def _undisturbed_time(work: Callable[[], object], n_times: int = 5) -> float:
+    """Seconds of a call, after one that starts threads: the least, since other work
+    on the machine only adds to it.
+    """
     times = []
     for _ in range(n_times + 1):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return max(float(np.median(times[1:])), 1e-9)
+    return max(min(times[1:]), 1e-9)
