@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuromm.losses.gradient_caching import LossAndGrad
     from neuromm.losses.info_nce_loss import InfoNCE, info_nce
+    from neuromm.losses.soft_targets import (
+        MultiLevelContrastive,
+        SoftContrastive,
+        multi_level_contrastive,
+        soft_contrastive,
+    )
     from neuromm.losses.temperature import Temperature
     from neuromm.losses.volume import GramVolume, gram_volume, gram_volumes
 
@@ -17,10 +23,14 @@ __all__ = [
     "GramVolume",
     "InfoNCE",
     "LossAndGrad",
+    "MultiLevelContrastive",
+    "SoftContrastive",
     "Temperature",
     "gram_volume",
     "gram_volumes",
     "info_nce",
+    "multi_level_contrastive",
+    "soft_contrastive",
 ]
 
 # No module here is named like what it exports: importing it would replace the function.
@@ -28,10 +38,14 @@ _HOMES = {
     "GramVolume": "neuromm.losses.volume",
     "InfoNCE": "neuromm.losses.info_nce_loss",
     "LossAndGrad": "neuromm.losses.gradient_caching",
+    "MultiLevelContrastive": "neuromm.losses.soft_targets",
+    "SoftContrastive": "neuromm.losses.soft_targets",
     "Temperature": "neuromm.losses.temperature",
     "gram_volume": "neuromm.losses.volume",
     "gram_volumes": "neuromm.losses.volume",
     "info_nce": "neuromm.losses.info_nce_loss",
+    "multi_level_contrastive": "neuromm.losses.soft_targets",
+    "soft_contrastive": "neuromm.losses.soft_targets",
 }
 
 
