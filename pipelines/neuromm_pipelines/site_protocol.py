@@ -9,11 +9,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from neuromm.core import SiteMap, UsageError
+from neuromm.core.errors import UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from neuromm.core import SiteMap
     from neuromm_pipelines.encode_settings import SiteSettings
     from neuromm_pipelines.encode_unit import EncodingUnit
 
@@ -112,7 +113,7 @@ def protocol_sites(
     responses: "xr.DataArray",
     unimodal: Sequence[str],
     seed: int,
-) -> SiteMap:
+) -> "SiteMap":
     """Sites of a unit, or of a part of its targets, by the published procedure."""
     from neuromm.encoding import half_fold_sites
 
