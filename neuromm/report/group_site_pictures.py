@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from neuromm.encoding.site_decision import adjusted
+from neuromm.report.figures import Picture
 from neuromm.report.figures.site_drawing import Drawing
 from neuromm.report.figures.site_maps import contact_sites, vertex_sites
 from neuromm.report.figures.site_models import rank_heat_map, twin_scatter
@@ -56,8 +57,9 @@ def group_site_pictures(output_dir: str | Path, group: GroupSites) -> list[Galle
         for what, drawing in drawings:
             stem = Path(output_dir, "group", group.stem(what))
             stem.parent.mkdir(parents=True, exist_ok=True)
-            drawing.write(stem)
-            gallery.pictures.append(drawing.picture)
+            png, *_ = drawing.write(stem)
+            picture = Picture(png.read_bytes(), drawing.alt, drawing.caption)
+            gallery.pictures.append(picture)
     return [one for one, _ in drawn if one.pictures or one.notes]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from neuromm.report.figures.site_drawing import is_stand_in
 from neuromm.report.group_site_pictures import group_site_pictures
 from neuromm.report.group_sites import GroupSites, gather_sites, write_group_tables
 from neuromm.report.units import Unit
@@ -86,13 +87,19 @@ def _effect(group: GroupSites) -> str:
 
 
 def _warnings(group: GroupSites) -> list[str]:
+    told = []
+    if is_stand_in(group.attrs):
+        told.append(
+            "Features are stand-ins, not those of a network: no result about the brain."
+        )
     n_subjects = len(group.units)
     if n_subjects >= _FEW:
-        return []
+        return told
     return [
+        *told,
         f"{n_subjects} {_plural(n_subjects, 'subject')}: intervals over so few are "
         f"rough, and p cannot be lower than {1 / 2**n_subjects:.2g}. The counts "
-        "describe these subjects."
+        "describe these subjects.",
     ]
 
 

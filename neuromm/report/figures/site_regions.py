@@ -229,6 +229,8 @@ def _bars_caption(
         f"Share of {targets} that are sites; lines: {level:.0%} intervals over "
         "resampled subjects."
     ]
+    if regions["share"].isin((0, 1)).any():
+        parts.append(f"Where no {targets} or all are sites: exact binomial limit.")
     if not all_known:
         parts.append("Pale: one subject, so no interval.")
     if len(regions) > n_shown:
