@@ -8,8 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neuromm.losses.anchored import AnchoredContrastive, anchored_contrastive
     from neuromm.losses.gradient_caching import LossAndGrad
     from neuromm.losses.info_nce_loss import InfoNCE, info_nce
+    from neuromm.losses.sigmoid_pairs import SigLIP, siglip
     from neuromm.losses.soft_targets import (
         MultiLevelContrastive,
         SoftContrastive,
@@ -20,31 +22,39 @@ if TYPE_CHECKING:
     from neuromm.losses.volume import GramVolume, gram_volume, gram_volumes
 
 __all__ = [
+    "AnchoredContrastive",
     "GramVolume",
     "InfoNCE",
     "LossAndGrad",
     "MultiLevelContrastive",
+    "SigLIP",
     "SoftContrastive",
     "Temperature",
+    "anchored_contrastive",
     "gram_volume",
     "gram_volumes",
     "info_nce",
     "multi_level_contrastive",
+    "siglip",
     "soft_contrastive",
 ]
 
 # No module here is named like what it exports: importing it would replace the function.
 _HOMES = {
+    "AnchoredContrastive": "neuromm.losses.anchored",
     "GramVolume": "neuromm.losses.volume",
     "InfoNCE": "neuromm.losses.info_nce_loss",
     "LossAndGrad": "neuromm.losses.gradient_caching",
     "MultiLevelContrastive": "neuromm.losses.soft_targets",
+    "SigLIP": "neuromm.losses.sigmoid_pairs",
     "SoftContrastive": "neuromm.losses.soft_targets",
     "Temperature": "neuromm.losses.temperature",
+    "anchored_contrastive": "neuromm.losses.anchored",
     "gram_volume": "neuromm.losses.volume",
     "gram_volumes": "neuromm.losses.volume",
     "info_nce": "neuromm.losses.info_nce_loss",
     "multi_level_contrastive": "neuromm.losses.soft_targets",
+    "siglip": "neuromm.losses.sigmoid_pairs",
     "soft_contrastive": "neuromm.losses.soft_targets",
 }
 

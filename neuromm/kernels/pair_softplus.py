@@ -1,0 +1,79 @@
+"""Sum of softplus over all products of two sets, and its gradients, in one pass.
+
+No logit needs the sum of others, so that loss and gradients come from the same tile.
+
+References
+----------
+Zhai et al. (2023) Sigmoid loss for language image pre-training. ICCV.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+
+from neuromm.kernels.pair_tiles import tiles
+
+__all__ = ["pair_softplus_sum", "plain_softplus_sum"]
+
+
+def pair_softplus_sum(
+    left: Tensor, right: Tensor, scale: Tensor, bias: Tensor
+) -> Tensor:
+    """Sum of log(1 + exp(scale * left @ right.T + bias)) over all pairs.
+
+    Parameters
+    ----------
+    left : tensor of shape (n_left, n_features)
+        Of float32 or float64.
+    right : tensor of shape (n_right, n_features)
+    scale, bias : tensors of shape ()
+
+    Returns
+    -------
+    total : tensor of shape ()
+        In nats. Tiles are added up in float64.
+    """
+    total: Tensor = _PairSoftplusSum.apply(left, right, scale, bias)
+    return total
+
+
+def plain_softplus_sum(
+    left: Tensor, right: Tensor, scale: Tensor, bias: Tensor
+) -> Tensor:
+    """Definition of `pair_softplus_sum`: in float64, with the whole matrix."""
+    logits = scale.double() * (left.double() @ right.double().T) + bias.double()
+    return softplus(logits, threshold=100).sum()
+
+
+class _PairSoftplusSum(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(
+        ctx: Any, left: Tensor, right: Tensor, scale: Tensor, bias: Tensor
+    ) -> Tensor:
+        factor, offset = scale.to(left), bias.to(left)
+        wanted = any(ctx.needs_input_grad)
+        total = left.new_zeros((), dtype=torch.float64)
+        of_bias = torch.zeros_like(total)
+        grads = [torch.zeros_like(rows) for rows in (left, right)] if wanted else []
+        with torch.autocast(device_type=left.device.type, enabled=False):
+            for part, other in tiles(len(left), len(right)):
+                logits = torch.addmm(offset, left[part] * factor, right[other].T)
+                total += softplus(logits, threshold=100).sum()
+                if wanted:
+                    slope = logits.sigmoid_()
+                    of_bias += slope.sum()
+                    grads[0][part].addmm_(slope, right[other])
+                    grads[1][other].addmm_(slope.T, left[part])
+        ctx.save_for_backward(left, scale, bias, of_bias, *grads)
+        return total.to(left)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        left, scale, bias, of_bias, of_left, of_right = ctx.saved_tensors
+        of_scale = (left * of_left).sum().mul(grad).to(scale)
+        factor = grad * scale.to(left)
+        return of_left * factor, of_right * factor, of_scale, (of_bias * grad).to(bias)
