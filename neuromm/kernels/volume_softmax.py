@@ -126,11 +126,11 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
         n_samples = len(anchor)
         rows, row_sums = anchor.new_empty(n_samples), anchor.new_empty(n_samples)
         columns = anchor.new_full((n_samples,), -torch.inf)
-        factor = -scale.to(anchor)
+        factor, size = -scale.to(anchor), anchor.element_size()
         with full_precision(anchor.device):
             spans = _spans(others)
             matched = spans.determinant * _residual(anchor, spans)
-            for part in panels(n_samples, n_samples, anchor.element_size()):
+            for part in panels(n_samples, len(others) * n_samples, size):
                 _, squared = _squared(anchor[part], spans)
                 squared.diagonal(part.start).copy_(matched[part])
                 volume = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
@@ -153,11 +153,12 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
         rows, columns, matched = ctx.saved_tensors[5:]
         spans = _Spans(basis, triangle, determinant)
         factor = -scale.to(anchor)
+        held = len(basis) * len(anchor)  # cosines with each axis are kept at once
         grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(basis)
         heights = torch.zeros_like(determinant)
         grad_scale = torch.zeros_like(scale, dtype=anchor.dtype)
         with full_precision(anchor.device):
-            for part in panels(len(anchor), len(anchor), anchor.element_size()):
+            for part in panels(len(anchor), held, anchor.element_size()):
                 cosines, squared = _squared(anchor[part], spans)
                 squared.diagonal(part.start).copy_(matched[part])
                 volume = squared.clamp_min(SQUARED_FLOOR).sqrt_()

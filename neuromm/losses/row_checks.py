@@ -1,9 +1,11 @@
 """What the losses ask of their rows: finite, of one shape, and with a direction."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["check_batch", "inverse_temperature", "unit_rows"]
 
@@ -48,7 +50,7 @@ def check_batch(named: Sequence[tuple[str, Tensor]]) -> None:
 
 
 def unit_rows(name: str, rows: Tensor) -> Tensor:
-    """Rows of norm 1, in float32 at least.
+    """Rows of norm 1, in float32 at least; of shape (..., n_samples, n_features).
 
     Half precision is widened first: statistics of a loss need float32.
 
@@ -58,17 +60,10 @@ def unit_rows(name: str, rows: Tensor) -> Tensor:
         If a row is zero: it has no direction, so no cosine.
     """
     wide = rows if rows.dtype == torch.float64 else rows.float()
-    # Divided by its largest entry first, no row's norm over- or underflows.
-    largest = wide.detach().abs().amax(dim=1, keepdim=True)
-    zero = (largest == 0).flatten()
-    if zero.any():
-        raise ValueError(
-            f"{name} has {int(zero.sum())} rows of zeros, the first at "
-            f"{int(zero.nonzero()[0])}: a zero vector has no direction. Leave the "
-            "sample out, or look for a dead layer"
-        )
-    scaled = wide / largest
-    return scaled / scaled.norm(dim=1, keepdim=True)
+    largest = wide.detach().abs().amax(dim=-1, keepdim=True)
+    _check_directions(name, largest)
+    unit: Tensor = _UnitRows.apply(wide, largest)
+    return unit
 
 
 def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor:
@@ -87,6 +82,19 @@ def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor:
     return 1 / value.reshape(())
 
 
+def _check_directions(name: str, largest: Tensor) -> None:
+    zero = largest[..., 0] == 0
+    if zero.any():
+        # Of a stack, the first member at fault and the row in it.
+        *member, row = zero.nonzero()[0].tolist()
+        where = "".join(f"[{index}]" for index in member)
+        raise ValueError(
+            f"{name}{where} has {int(zero.sum())} rows of zeros, the first at "
+            f"{row}: a zero vector has no direction. Leave the "
+            "sample out, or look for a dead layer"
+        )
+
+
 def _check_finite(name: str, rows: Tensor) -> None:
     bad = ~rows.detach().isfinite().all(dim=1)
     if bad.any():
@@ -95,3 +103,23 @@ def _check_finite(name: str, rows: Tensor) -> None:
             f"rows, the first in row {int(bad.nonzero()[0])}. Was the learning rate "
             "too high, or half precision too narrow?"
         )
+
+
+class _UnitRows(torch.autograd.Function):  # type: ignore[misc]
+    """Rows over their norm; keeps its result alone for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, largest: Tensor) -> Tensor:
+        # Divided by its largest entry first, no row's norm over- or underflows.
+        unit = rows / largest
+        norm = unit.norm(dim=-1, keepdim=True)
+        unit /= norm
+        ctx.save_for_backward(unit, norm, largest)
+        return unit
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        unit, norm, largest = ctx.saved_tensors
+        along = (grad * unit).sum(dim=-1, keepdim=True)
+        return torch.addcmul(grad, unit, along, value=-1).div_(norm).div_(largest), None

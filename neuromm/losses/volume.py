@@ -213,11 +213,11 @@ def _directions(
 ) -> tuple[Tensor, Tensor]:
     """Unit rows of the anchor, and of the others stacked; rows of ones if absent."""
     rows = unit_rows("anchor", anchor)
-    units = []
-    for (name, modality), has in zip(_named(others), mask.T, strict=True):
-        held = torch.where(has[:, None], modality, torch.ones_like(modality))
-        units.append(unit_rows(name, held))
-    stacked = torch.stack(units)
+    raw = torch.stack(list(others))
+    if not mask.all():
+        raw = torch.where(mask.T[:, :, None], raw, 1)
+    # Normalised together: what is kept for the backward is the stack alone.
+    stacked = unit_rows("others", raw)
     dtype = torch.promote_types(rows.dtype, stacked.dtype)
     return rows.to(dtype), stacked.to(dtype)
 

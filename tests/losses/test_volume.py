@@ -192,6 +192,7 @@ def test_bad_input_is_named():
         (anchor, [others[0], others[1][:, :5]], "same width"),
         (_with(anchor, 2, 0.0), others, "anchor has 1 rows of zeros, the first at 2"),
         (anchor, [others[0], _with(others[1], 1, torch.nan)], r"others\[1\] has nan"),
+        (anchor, [others[0], _with(others[1], 3, 0.0)], r"others\[1\] has 1 rows of z"),
         (anchor, [], "sequence of one tensor per modality"),
         (anchor[:, :2], [rows[:, :2] for rows in others], "span no volume"),
         (anchor[:0], [rows[:0] for rows in others], "at least one of each"),
