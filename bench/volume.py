@@ -4,8 +4,9 @@ Run: python bench/volume.py [--n-samples 2048] [--width 256] [--n-others 3]
 
 Forward and backward of the volume term in float32, in a process of its own each. Memory
 is the growth of the resident set at its peak in the first call, over what embeddings
-and libraries hold. Threads are as many as OMP_NUM_THREADS says. Both losses are held to float64 at 128 samples. On
-an idle machine under a minute. Prints a table, and JSON with --json.
+and libraries hold. Threads are as many as OMP_NUM_THREADS says. Both losses are held to
+float64 at 128 samples. On an idle machine under a minute. Prints a table, and JSON with
+--json.
 """
 
 import argparse
