@@ -39,8 +39,8 @@ def protocol_warning(settings: Mapping[str, Any], n_by_default: int) -> str:
         f"Made by the protocol {settings['protocol']}, to compare with published "
         "numbers. It is liberal: overlapping time bins count as replicates, which "
         "rejects 48 % at a nominal 5 %, and there is no gap between training and "
-        f"held-out events. {n_by_default:,} more win by default, without a test. Claim "
-        "sites by the default protocol."
+        f"held-out events. Wins by default, without a test: {n_by_default:,}; they are "
+        "no sites. Claim sites by the default protocol."
     )
 
 
@@ -71,7 +71,7 @@ def protocol_counts(summary: Mapping[str, Any], noun: str) -> str:
     count = summary.get("n_by_default") or 0
     if not count:
         return ""
-    return f" {count:,} {noun}{'s' if count > 1 else ''} more won by default."
+    return f" Another {count:,} {noun}{'s' if count > 1 else ''} won by default."
 
 
 def protocol_paragraph(settings: Mapping[str, Any], target: str) -> str:
