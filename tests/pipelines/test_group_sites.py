@@ -9,6 +9,8 @@ from neuromm.report import html, site_sections
 from neuromm.simulate import make_bids_dataset
 from neuromm_pipelines.cli import main
 
+pytestmark = pytest.mark.slow
+
 STEM = "task-film_desc-multimodalsites"
 
 
@@ -139,7 +141,6 @@ def test_the_scatter_sets_the_network_against_its_control(grouped):
     )
 
 
-@pytest.mark.slow
 def test_the_group_level_gives_the_same_bytes_again(grouped):
     files = [path for path in (grouped / "group").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
