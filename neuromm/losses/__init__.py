@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuromm.losses.anchored import AnchoredContrastive, anchored_contrastive
+    from neuromm.losses.gathering import gather_rows
     from neuromm.losses.gradient_caching import LossAndGrad
+    from neuromm.losses.group_discrimination import InstanceGroup, instance_group
     from neuromm.losses.info_nce_loss import InfoNCE, info_nce
+    from neuromm.losses.mixed_samples import MixCo, Mixing, draw_mixing, mixco
     from neuromm.losses.sigmoid_pairs import SigLIP, siglip
     from neuromm.losses.soft_targets import (
         MultiLevelContrastive,
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
         multi_level_contrastive,
         soft_contrastive,
     )
+    from neuromm.losses.softened_pairs import SoftCLIP, soft_clip
     from neuromm.losses.temperature import Temperature
     from neuromm.losses.volume import GramVolume, gram_volume, gram_volumes
 
@@ -25,17 +29,26 @@ __all__ = [
     "AnchoredContrastive",
     "GramVolume",
     "InfoNCE",
+    "InstanceGroup",
     "LossAndGrad",
+    "MixCo",
+    "Mixing",
     "MultiLevelContrastive",
     "SigLIP",
+    "SoftCLIP",
     "SoftContrastive",
     "Temperature",
     "anchored_contrastive",
+    "draw_mixing",
+    "gather_rows",
     "gram_volume",
     "gram_volumes",
     "info_nce",
+    "instance_group",
+    "mixco",
     "multi_level_contrastive",
     "siglip",
+    "soft_clip",
     "soft_contrastive",
 ]
 
@@ -44,17 +57,26 @@ _HOMES = {
     "AnchoredContrastive": "neuromm.losses.anchored",
     "GramVolume": "neuromm.losses.volume",
     "InfoNCE": "neuromm.losses.info_nce_loss",
+    "InstanceGroup": "neuromm.losses.group_discrimination",
     "LossAndGrad": "neuromm.losses.gradient_caching",
+    "MixCo": "neuromm.losses.mixed_samples",
+    "Mixing": "neuromm.losses.mixed_samples",
     "MultiLevelContrastive": "neuromm.losses.soft_targets",
     "SigLIP": "neuromm.losses.sigmoid_pairs",
+    "SoftCLIP": "neuromm.losses.softened_pairs",
     "SoftContrastive": "neuromm.losses.soft_targets",
     "Temperature": "neuromm.losses.temperature",
     "anchored_contrastive": "neuromm.losses.anchored",
+    "draw_mixing": "neuromm.losses.mixed_samples",
+    "gather_rows": "neuromm.losses.gathering",
     "gram_volume": "neuromm.losses.volume",
     "gram_volumes": "neuromm.losses.volume",
     "info_nce": "neuromm.losses.info_nce_loss",
+    "instance_group": "neuromm.losses.group_discrimination",
+    "mixco": "neuromm.losses.mixed_samples",
     "multi_level_contrastive": "neuromm.losses.soft_targets",
     "siglip": "neuromm.losses.sigmoid_pairs",
+    "soft_clip": "neuromm.losses.softened_pairs",
     "soft_contrastive": "neuromm.losses.soft_targets",
 }
 

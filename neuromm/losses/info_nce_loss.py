@@ -7,11 +7,12 @@ coding. arXiv 1807.03748.
 Khosla et al. (2020) Supervised contrastive learning. NeurIPS (several positives).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from neuromm.kernels.pair_tiles import pair_log_sums
+from neuromm.losses.gathering import gather_rows, own_ids, share_of_mean
 from neuromm.losses.gradient_caching import LossAndGrad, gradients_of
 from neuromm.losses.positive_pairs import Pairs, positive_cosines
 from neuromm.losses.row_checks import inverse_temperature
@@ -29,6 +30,8 @@ def info_nce(
     labels: Tensor | None = None,
     mask: Tensor | None = None,
     direction: Direction = "both",
+    gather: bool = False,
+    group: Any = None,
 ) -> Tensor:
     """Contrastive loss of matched rows against all other rows of the batch.
 
@@ -46,6 +49,13 @@ def info_nce(
         partner still serves as a negative of others. Rows left out are not read.
     direction : {"both", "a_to_b", "b_to_a"}
         Mean of the two directions, or one: ``a_to_b`` looks for b given a.
+    gather : bool
+        Whether the rows of all ranks of torch.distributed are negatives. Each rank
+        compares its rows with all; the loss is that of the whole batch on all ranks,
+        gradients are for DistributedDataParallel (see `neuromm.losses.gather_rows`).
+        Labels then name stimuli across ranks.
+    group : torch.distributed.ProcessGroup, optional
+        Whose ranks are gathered, all by default.
 
     Returns
     -------
@@ -73,10 +83,15 @@ def info_nce(
         raise ValueError(
             f"direction must be 'both', 'a_to_b' or 'b_to_a', got {direction!r}"
         )
+    if gather:
+        if labels is None:
+            labels = own_ids(len(a), a.device, group)
+        pairs = Pairs.of(a, b, labels, mask)
+        return _gathered(pairs, temperature, direction, group)
     pairs = Pairs.of(a, b, labels, mask)
     scale = inverse_temperature(temperature, pairs.a)
     if not len(pairs.a) or not len(pairs.b):
-        return pairs.a.sum() + pairs.b.sum()
+        return 0 * (pairs.a.sum() + pairs.b.sum() + scale)
     rows, columns = pair_log_sums(pairs.a, pairs.b, scale)
     backwards = Pairs(pairs.b, pairs.a, pairs.ids_b, pairs.ids_a)
     losses = []
@@ -96,6 +111,8 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
     learnable : bool
         Learns the logarithm of the temperature, kept within [0.01, 1].
     direction : {"both", "a_to_b", "b_to_a"}
+    gather : bool
+    group : torch.distributed.ProcessGroup, optional
         As in `info_nce`.
     """
 
@@ -104,10 +121,14 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
         temperature: float = 0.07,
         learnable: bool = False,
         direction: Direction = "both",
+        gather: bool = False,
+        group: Any = None,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable)
         self.direction = direction
+        self.gather = gather
+        self.group = group
 
     def forward(
         self,
@@ -117,7 +138,16 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
         mask: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
-        return info_nce(a, b, self.temperature(), labels, mask, self.direction)
+        return info_nce(
+            a,
+            b,
+            self.temperature(),
+            labels,
+            mask,
+            self.direction,
+            self.gather,
+            self.group,
+        )
 
     def loss_and_grad(
         self,
@@ -131,7 +161,39 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
 
 
 def _mean_loss(log_sums: Tensor, pairs: Pairs, scale: Tensor) -> Tensor:
+    losses, count = _sum_of_losses(log_sums, pairs, scale)
+    return losses / count.clamp_min(1)
+
+
+def _sum_of_losses(
+    log_sums: Tensor, pairs: Pairs, scale: Tensor
+) -> tuple[Tensor, Tensor]:
     sums, counts = positive_cosines(pairs)
     has = counts > 0
     losses = log_sums - scale * sums / counts.clamp_min(1)
-    return losses[has].sum() / has.sum().clamp_min(1)
+    return losses[has].sum(), has.sum()
+
+
+def _gathered(
+    own: Pairs, temperature: float | Tensor, direction: Direction, group: Any
+) -> Tensor:
+    """Loss of the rows of all ranks, of which each rank computes its own."""
+    scale = inverse_temperature(temperature, own.a)
+    ids_a, ids_b = gather_rows(own.ids_a, group), gather_rows(own.ids_b, group)
+    sides = []
+    if direction != "b_to_a":
+        b = gather_rows(own.b, group)
+        sides.append(Pairs(own.a, b, own.ids_a, ids_b))
+    if direction != "a_to_b":
+        a = gather_rows(own.a, group)
+        sides.append(Pairs(own.b, a, own.ids_b, ids_a))
+    losses = []
+    for side in sides:
+        if len(side.a) and len(side.b):
+            rows, _ = pair_log_sums(side.a, side.b, scale)
+            loss, count = _sum_of_losses(rows, side, scale)
+        else:  # what was gathered stays in the graph: all ranks go backward together
+            loss = 0 * (side.a.sum() + side.b.sum() + scale)
+            count = scale.new_zeros(())
+        losses.append(share_of_mean(loss, count, group))
+    return sum(losses[1:], losses[0]) / len(losses)

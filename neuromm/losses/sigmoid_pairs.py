@@ -65,7 +65,7 @@ def siglip(
     if offset.numel() != 1 or not bool(offset.isfinite()):
         raise ValueError(f"bias must be one finite number, got {bias}")
     if not len(pairs.a) or not len(pairs.b):
-        return pairs.a.sum() + pairs.b.sum()
+        return 0 * (pairs.a.sum() + pairs.b.sum() + scale)
     total = pair_softplus_sum(pairs.a, pairs.b, scale, offset.reshape(()))
     sums, counts = positive_cosines(pairs)
     together = scale * sums.sum() + offset.reshape(()) * counts.sum()

@@ -91,7 +91,8 @@ def test_a_row_without_partner_is_a_negative_and_nothing_else():
 def test_no_positive_at_all_gives_zero_and_zero_gradients():
     a, b = _pair(4)
     mask = torch.tensor([[True, False], [True, False], [False, True], [False, True]])
-    for absent in (mask, torch.zeros(4, dtype=torch.bool)):
+    without_b = torch.tensor([[True, False]]).expand(4, 2)
+    for absent in (mask, without_b, torch.zeros(4, dtype=torch.bool)):
         loss = info_nce(a, b, mask=absent)
         grad_a, grad_b = torch.autograd.grad(loss, (a, b))
         assert loss == 0
