@@ -184,8 +184,9 @@ def _factor_rate() -> float:
 
 
 def _undisturbed_time(work: Callable[[], object], n_times: int = 5) -> float:
-    """Seconds of a call, after one that starts threads: the least, since other work
-    on the machine only adds to it.
+    """Least seconds of a call, after one that starts threads.
+
+    Other work on the machine only adds to them.
     """
     times = []
     for _ in range(n_times + 1):

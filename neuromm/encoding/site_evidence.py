@@ -201,7 +201,7 @@ def _site_evidence(
     tail = (1 - confidence) / 2
     ends = np.quantile(draws.min(axis=0), [1 - tail, tail], axis=0)
     interval = 2 * gain - ends
-    course = np.moveaxis(r, -1, 1)
+    course = np.asarray(np.moveaxis(r, -1, 1), dtype=np.float64)
     return Evidence(score, np.stack(p), gain, interval, best, course)
 
 
