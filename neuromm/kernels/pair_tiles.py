@@ -116,16 +116,15 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
                     logits.sub_(columns[other]).exp_()
                     slope.addcmul_(logits, grad_columns[other])
                 else:
-                    if kept is None:
-                        slope = _terms(left[part], right[other], factor, ctx.shift)
-                        weights = of_rows[part, None] + of_columns[other]
-                        slope.mul_(weights)
-                    else:
-                        weights = of_rows[part, None] + of_columns[other]
-                        slope = weights.mul_(kept[part, other])
+                    slope = of_rows[part, None] + of_columns[other]
+                    slope.mul_(
+                        _terms(left[part], right[other], factor, ctx.shift)
+                        if kept is None
+                        else kept[part, other]
+                    )
                 grad_left[part].addmm_(slope, right[other])
                 grad_right[other].addmm_(slope.T, left[part])
-            grad_scale = (left * grad_left).sum().to(scale)
+            grad_scale = torch.linalg.vecdot(left, grad_left).sum().to(scale)
         return grad_left.mul_(factor), grad_right.mul_(factor), grad_scale
 
 

@@ -99,7 +99,7 @@ def positive_cosines(pairs: Pairs) -> tuple[Tensor, Tensor]:
         0 for a row without positives, whose sum is 0.
     """
     if pairs.is_paired:
-        return (pairs.a * pairs.b).sum(dim=1), pairs.a.new_ones(len(pairs.a))
+        return torch.linalg.vecdot(pairs.a, pairs.b), pairs.a.new_ones(len(pairs.a))
     groups, index = torch.cat([pairs.ids_a, pairs.ids_b]).unique(return_inverse=True)
     of_a, of_b = index[: len(pairs.ids_a)], index[len(pairs.ids_a) :]
     sums = pairs.b.new_zeros((len(groups), pairs.b.shape[1]))
