@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["pair_log_sums", "plain_log_sums", "tiles"]
+__all__ = ["matched_log_sums", "pair_log_sums", "plain_log_sums", "tiles"]
 
 _TILE_ROWS, _TILE_COLUMNS = 512, 2048  # 4 MB in float32
 _KEPT_BYTES = 2**24  # one tile of this size is kept for the backward, not made again
@@ -62,8 +62,24 @@ def pair_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, T
             "left and right must both be float32 or float64, got "
             f"{left.dtype} and {right.dtype}: widen half precision first"
         )
-    rows, columns = _PairLogSums.apply(left, right, scale)
+    rows, columns, _ = _PairLogSums.apply(left, right, scale, False)
     return rows, columns
+
+
+def matched_log_sums(
+    left: Tensor, right: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `pair_log_sums` of as many rows, and the product of each row with its match.
+
+    Returns
+    -------
+    rows, columns : tensors of shape (n_rows,)
+    matches : tensor of shape (n_rows,)
+        Row i of left times row i of right, without the scale. Gradients are added to
+        those of the sums in place, which saves two sets of rows.
+    """
+    rows, columns, matches = _PairLogSums.apply(left, right, scale, True)
+    return rows, columns, matches
 
 
 def plain_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +98,9 @@ def tiles(n_rows: int, n_columns: int) -> Iterator[tuple[slice, slice]]:
 
 class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, scale: Tensor) -> Any:
+    def forward(
+        ctx: Any, left: Tensor, right: Tensor, scale: Tensor, matched: bool
+    ) -> Any:
         factor = scale.to(left)
         with _exact(left.device):
             shift = _shift(left, right, factor)
@@ -95,13 +113,17 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
                 kept = None
                 rows, columns = _running_log_sums(left, right, factor)
         ctx.save_for_backward(left, right, scale, rows, columns, kept)
+        ctx.matched = matched
+        matches = torch.linalg.vecdot(left, right) if matched else left.new_empty(0)
         if ctx.safe:
-            return rows.clone(), columns.clone()
-        return rows.log().add_(shift), columns.log().add_(shift)
+            return rows.clone(), columns.clone(), matches
+        return rows.log().add_(shift), columns.log().add_(shift), matches
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad_rows: Tensor, grad_columns: Tensor) -> Any:
+    def backward(
+        ctx: Any, grad_rows: Tensor, grad_columns: Tensor, grad_matches: Tensor
+    ) -> Any:
         left, right, scale, rows, columns, kept = ctx.saved_tensors
         factor = scale.to(left)
         grad_left, grad_right = torch.zeros_like(left), torch.zeros_like(right)
@@ -125,7 +147,12 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
                 grad_left[part].addmm_(slope, right[other])
                 grad_right[other].addmm_(slope.T, left[part])
             grad_scale = torch.linalg.vecdot(left, grad_left).sum().to(scale)
-        return grad_left.mul_(factor), grad_right.mul_(factor), grad_scale
+        grad_left.mul_(factor)
+        grad_right.mul_(factor)
+        if ctx.matched:
+            grad_left.addcmul_(right, grad_matches[:, None])
+            grad_right.addcmul_(left, grad_matches[:, None])
+        return grad_left, grad_right, grad_scale, None
 
 
 def _exact(device: torch.device) -> Any:

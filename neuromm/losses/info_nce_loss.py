@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from neuromm.kernels.pair_tiles import pair_log_sums
+from neuromm.kernels.pair_tiles import matched_log_sums, pair_log_sums
 from neuromm.losses.gathering import gather_rows, own_ids, share_of_mean
 from neuromm.losses.gradient_caching import LossAndGrad, gradients_of
 from neuromm.losses.positive_pairs import Pairs, positive_cosines
@@ -92,6 +92,11 @@ def info_nce(
     scale = inverse_temperature(temperature, pairs.a)
     if not len(pairs.a) or not len(pairs.b):
         return 0 * (pairs.a.sum() + pairs.b.sum() + scale)
+    if pairs.is_paired:
+        rows, columns, matches = matched_log_sums(pairs.a, pairs.b, scale)
+        own = scale * matches.mean()
+        both = {"a_to_b": rows.mean(), "b_to_a": columns.mean()}
+        return both.get(direction, (rows.mean() + columns.mean()) / 2) - own
     rows, columns = pair_log_sums(pairs.a, pairs.b, scale)
     backwards = Pairs(pairs.b, pairs.a, pairs.ids_b, pairs.ids_a)
     losses = []
