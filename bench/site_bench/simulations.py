@@ -84,10 +84,10 @@ def make_views(design, n_views, seed, rng):
     )
 
 
-def planted(n_events, r_max, noise_ar, rng, **settings):
+def planted(n_events, r_max, noise_ar, rng, n_targets=50, **settings):
     """Targets of five kinds; their table, with the planted ``kind``."""
     data = make_integration_dataset(
-        n_events, 50, r_max=r_max, autocorrelation=noise_ar, rng=rng, **settings
+        n_events, n_targets, r_max=r_max, autocorrelation=noise_ar, rng=rng, **settings
     )
     sites = integration_sites(data.features, data.responses, n_resamples=300, rng=rng)
     return sites.table
