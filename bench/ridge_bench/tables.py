@@ -18,6 +18,8 @@ _NEEDED = {
 }
 _MOST_FOR_MANY_ALPHAS = 1.6
 
+_NAN = float("nan")
+
 _BUSY = 1.15
 _SLACK_S = 0.1
 
@@ -36,7 +38,7 @@ def better_himalaya(case, by="wall_s"):
 def cpu_ratio(case):
     """Speed-up over himalaya in CPU seconds, which a busy machine changes less."""
     peer = better_himalaya(case, by="cpu_s")
-    return peer["cpu_s"] / case["ours"]["cpu_s"] if peer else float("nan")
+    return peer["cpu_s"] / case["ours"]["cpu_s"] if peer else _NAN
 
 
 def was_busy(row, threads):
@@ -193,7 +195,7 @@ def _times_row(case, notes):
         if peer
         else "",
         _wall_ratio(case),
-        f"{cpu_ratio(case):.1f}",
+        _known(cpu_ratio(case), ".1f"),
         f"{loops[0]['wall_s'] / ours['wall_s']:.0f}" if loops else "",
         f"{peak / 1e6:.0f}" if peak else "",
         f"{theirs / 1e6:.0f}" if theirs else "",
@@ -233,7 +235,7 @@ def _facts_row(case):
     ]
 
     def worst(name):
-        return max((row[name] for row in compared), default=float("nan"))
+        return max((row[name] for row in compared), default=_NAN)
 
     return [
         *_first_cells(case),
@@ -244,10 +246,15 @@ def _facts_row(case):
         f"{ours['products'] / 1e9:.0f}",
         f"{whole:.0%}",
         f"{rest:.0%}",
-        f"{min((row['same_alphas'] for row in compared), default=1):.2%}",
-        f"{worst('score_difference'):.0e}",
-        f"{worst('coef_difference'):.0e}",
+        _known(min((row["same_alphas"] for row in compared), default=_NAN), ".2%"),
+        _known(worst("score_difference"), ".0e"),
+        _known(worst("coef_difference"), ".0e"),
     ]
+
+
+def _known(value, how):
+    """A number in this format, nothing for nan."""
+    return "" if value != value else format(value, how)
 
 
 def _short(row):
