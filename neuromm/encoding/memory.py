@@ -124,8 +124,7 @@ def target_batches(
     columns: list[slice] = []
     start, peak = 0, memory.building
     while start < n_targets:
-        left = room - start * of_one - memory.per_batch
-        fitting = max(int(left // (memory.per_target + of_one)), 1)
+        fitting = memory.width(room - start * of_one, of_one)
         while width > fitting:  # a heap is given back in few steps
             width = max(width // 2, 1)
         stop = min(start + max(width // chunk, 1) * chunk, n_targets)

@@ -58,8 +58,9 @@ _TOLERANCE = {4: 1e-3, 8: 1e-9}
 # Penalties whose curves others span to this are mixed from theirs.
 _CURVE_TOLERANCE = {4: 5e-6, 8: 1e-15}
 
-# Curves of so many bytes are formed at once, which stay in the cache; on a GPU more.
-CURVE_BYTES, NARROWEST_SLICE = 24 * 10**6, 16
+# Curves of so many bytes, with the errors made of them, are formed at once: they stay
+# in the cache. On a GPU more.
+CURVE_BYTES, NARROWEST_SLICE = 32 * 10**6, 16
 _CURVE_BYTES_ON_GPU = 512 * 10**6
 
 # Held-out rows whose errors are formed at once.
@@ -125,6 +126,30 @@ class _Block:
         if np.array_equal(flat, np.arange(first, last)):
             return x[first:last]
         return namespace(x).take(x, as_like(flat, x), axis=0)
+
+
+def curve_numbers(
+    n_samples: float,
+    rank: float,
+    n_test: float,
+    n_curves: int,
+    n_scored: int,
+    n_alphas: int,
+) -> float:
+    """Numbers that are held for a target while held-out errors are formed.
+
+    Parameters
+    ----------
+    n_samples, rank : float
+        Of the basis.
+    n_test : float
+        Rows of the largest fold.
+    n_curves, n_scored, n_alphas : int
+        Penalties that residuals and errors are computed for, and all.
+    """
+    held = min(max(HELD_ROWS, n_test), n_samples)
+    of_rows = n_curves + 3 * n_scored + n_alphas
+    return n_curves * (n_samples + rank) + held * of_rows
 
 
 def holds_out_the_rest(parts: RowParts) -> bool:
@@ -221,9 +246,12 @@ class HoldOutRidge:
 
     def _slice_width(self, like: Array) -> int:
         """How many targets have their curves formed at once."""
+        largest = max(block.rows.shape[1] for block in self._blocks)
+        n_samples, rank = self._basis.shape
+        n_curves = len(self._curves), len(self._scored), len(self.alphas)
+        one = curve_numbers(n_samples, rank, largest, *n_curves)
         room = _CURVE_BYTES_ON_GPU if is_on_gpu(like) else CURVE_BYTES
-        one = itemsize(like) * len(self._curves) * sum(self._basis.shape)
-        return max(int(room // max(one, 1)), NARROWEST_SLICE)
+        return max(int(room // (itemsize(like) * one)), NARROWEST_SLICE)
 
     def _path(
         self, batch: HoldOutBatch, units: "list[tuple[Array, Array]]", columns: slice

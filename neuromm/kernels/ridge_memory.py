@@ -4,10 +4,15 @@ Counted in the order of the work: bases of all folds are built one after the oth
 kept; targets then pass in batches. The peak is the larger of the two.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuromm.kernels.ridge_cost import RidgeShape, Solver
-from neuromm.kernels.ridge_hold_out import CURVE_BYTES, HELD_ROWS, NARROWEST_SLICE
+from neuromm.kernels.ridge_hold_out import (
+    CURVE_BYTES,
+    NARROWEST_SLICE,
+    curve_numbers,
+)
 
 __all__ = ["RidgeMemory", "working_memory"]
 
@@ -26,15 +31,16 @@ class RidgeMemory:
         Weights and the values of each target.
     per_target : int
         For each target of a batch.
-    per_batch : int
-        For each batch, however narrow.
+    per_sliced, per_slice : int
+        For each target of a slice of a batch, and of a slice at most.
     """
 
     building: int
     kept: int
     results: int
     per_target: int
-    per_batch: int = 0
+    per_sliced: int = 0
+    per_slice: int = 0
 
     def peak(self, width: int) -> int:
         """Bytes with batches of ``width`` targets, one after the other."""
@@ -42,7 +48,20 @@ class RidgeMemory:
 
     def of_batch(self, width: int) -> int:
         """Bytes of a batch of ``width`` targets, beside its results."""
-        return self.per_batch + width * self.per_target
+        return width * self.per_target + min(width * self.per_sliced, self.per_slice)
+
+    def width(self, room: float, of_result: float) -> int:
+        """Targets of a batch that fits into ``room`` bytes; 1 if none does.
+
+        Parameters
+        ----------
+        room : float
+        of_result : float
+            Bytes of the results of a target.
+        """
+        one = self.per_target + of_result
+        fitting = max((room - self.per_slice) / one, room / (one + self.per_sliced))
+        return max(int(fitting), 1)
 
     @property
     def fixed(self) -> int:
@@ -60,15 +79,15 @@ def working_memory(shape: RidgeShape, solver: Solver) -> RidgeMemory:
     """
     p, v, size = shape.n_features, shape.n_targets, shape.itemsize
     results = size * p * v + (8 + 8 + 8 + 1) * v
-    per_batch = 0.0
+    sliced: Sequence[float] = (0.0, 0.0)
     if solver.method == "hold-out":
-        building, kept, per_target, per_batch = _hold_out(shape, solver)
+        building, kept, per_target, *sliced = _hold_out(shape, solver)
     elif solver.method == "cholesky":
         building, kept, per_target = _cholesky(shape, solver)
     else:
         building, kept, per_target = _eigen(shape, solver)
     return RidgeMemory(
-        int(building), int(kept), int(results), int(per_target), int(per_batch)
+        int(building), int(kept), int(results), int(per_target), *map(int, sliced)
     )
 
 
@@ -111,7 +130,9 @@ def _decomposition(shape: RidgeShape, solver: Solver, n_rows: float) -> float:
     return float(kernel + 8 * 6 * n_rows**2)
 
 
-def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float, float]:
+def _hold_out(
+    shape: RidgeShape, solver: Solver
+) -> tuple[float, float, float, float, float]:
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     m, r, n_alphas = shape.n_test, shape.full_rank, shape.n_alphas
     n_curves = shape.n_curves
@@ -126,11 +147,8 @@ def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, float, float, f
     outside = n if r < n - 1 else 0
     per_target = size * (3 * n + outside + 2 * r + p) + 8 * n_alphas * 3
     # The curves of a slice of them, and errors of some held-out rows of it.
-    one = size * n_curves * (n + r)
-    width = min(max(CURVE_BYTES // one, NARROWEST_SLICE), shape.n_targets)
-    rows = min(max(HELD_ROWS, m), n)
-    per_batch = width * (one + size * rows * (2 * n_curves + n_alphas))
-    return building, kept, per_target, per_batch
+    one = size * curve_numbers(n, r, m, n_curves, n_curves, n_alphas)
+    return building, kept, per_target, one, max(CURVE_BYTES, NARROWEST_SLICE * one)
 
 
 def _cholesky(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
