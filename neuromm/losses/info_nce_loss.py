@@ -72,7 +72,7 @@ def info_nce(
     With logits S and positives P(i) of row i, the loss of a row is
     log sum_j exp(S_ij) - mean_{p in P(i)} S_ip: the mean of logarithms over positives
     (L_out of Khosla et al.), averaged over rows with positives. Its gradient for a
-    positive, softmax - 1 / |P(i)|, is least when the softmax is equal over all
+    positive, ``softmax - 1 / |P(i)|``, is least when the softmax is equal over all
     positives: repeats of a stimulus are never pushed away as negatives are. The lowest
     value with r repeats is log(r), not 0.
 

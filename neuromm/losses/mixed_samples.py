@@ -114,9 +114,11 @@ def mixco(
     -----
     Row i has the target w_i on image i and 1 - w_i on that of its partner. The other
     direction takes the same targets by columns, which do not sum to 1: with q_j the
-    sum of column j, loss = 1/2 mean_i [LSE(S_i.) + q_i LSE(S_.i)] - mean_i sum_j P_ij
-    S_ij. Where a sample is its own partner we take the target 1 (the release of
-    MindEye takes 1 - w).
+    sum of column j of the targets P, and logits S, the loss is
+
+    ``1/2 mean_i [LSE(S_i.) + q_i LSE(S_.i)] - mean_i sum_j P_ij S_ij``.
+
+    A sample that is its own partner has the target 1.
     """
     check_batch([("brain", brain), ("image", image)])
     b, v = unit_rows("brain", brain), unit_rows("image", image)

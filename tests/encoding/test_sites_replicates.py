@@ -118,18 +118,6 @@ def test_false_discoveries_over_many_replicates(simulations, noise_ar, r_max):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(3))
-def test_disguises_over_many_replicates(simulations, number):
-    design = simulations.Design(n_features=10)
-    tables = [
-        simulations.disguised(simulations.DISGUISES[number], design, rng)
-        for rng in seeds(12, 10)
-    ]
-    assert np.mean([one["is_site"] for one in tables]) <= 0.05
-    assert np.mean([one["p"] <= 0.05 for one in tables]) <= 0.05
-
-
-@pytest.mark.slow
 def test_power_rises_with_correlation_and_with_events(simulations):
     settings = {"fractions": {"interactive": 0.4, "none": 0.6}}
     power = {
