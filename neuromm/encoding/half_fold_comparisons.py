@@ -27,6 +27,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from neuromm.core import SiteMap, TargetSpace, UsageError
+from neuromm.encoding.fit_progress import drawn_seed, ticker
 from neuromm.encoding.half_fold_protocol import (
     PROTOCOL_ALPHAS,
     HalfFoldScores,
@@ -41,9 +42,7 @@ from neuromm.encoding.site_inputs import (
     SiteLayout,
     candidate_spaces,
     check_spaces,
-    drawn_seed,
     labelled_responses,
-    ticker,
 )
 
 __all__ = ["PROTOCOL", "half_fold_sites"]

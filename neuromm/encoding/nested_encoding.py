@@ -29,6 +29,7 @@ from neuromm.encoding.default_folds import (
     run_labels,
 )
 from neuromm.encoding.feature_scaling import training_scaler
+from neuromm.encoding.fit_progress import drawn_seed, ticker
 from neuromm.encoding.memory import parse_memory
 from neuromm.encoding.permutation import check_blocks, permutation_test
 from neuromm.encoding.ridge_fit import RidgeFit, edge_shares, fit_ridge
@@ -208,13 +209,13 @@ def encode(
         memory_limit=parse_memory(memory_limit),
         n_permutations=n_permutations,
         block=block,
-        seed=_seed(rng),
+        seed=drawn_seed(rng),
         keep_weights=keep_weights,
         keep_predictions=keep_predictions,
         backend=backend,
         device=device,
         targets=targets,
-        tick=_ticker(progress, len(spaces) * len(folds)),
+        tick=ticker(progress, len(spaces) * len(folds)),
     )
     return {name: _encode_space(name, parts, job) for name, parts in spaces.items()}
 
@@ -413,23 +414,3 @@ def _target_coords(responses: xr.DataArray) -> dict[str, Any]:
         for name, coord in responses.coords.items()
         if coord.dims == ("target",)
     }
-
-
-def _seed(rng: int | np.random.Generator) -> int:
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(2**63))
-    return int(rng)
-
-
-def _ticker(
-    progress: Callable[[int, int], None] | None, total: int
-) -> Callable[[], None]:
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    return tick

@@ -1,6 +1,6 @@
 """What a map of sites is made of: features and responses with the labels of events."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,7 @@ __all__ = [
     "SiteLayout",
     "candidate_spaces",
     "check_spaces",
-    "drawn_seed",
     "labelled_responses",
-    "ticker",
 ]
 
 Array = NDArray[np.floating]
@@ -127,30 +125,6 @@ def candidate_spaces(
             for key, one in candidates.items()
         }
     return spaces
-
-
-def drawn_seed(rng: int | np.random.Generator | None) -> int:
-    """Seed of an argument ``rng``, drawn where there is none."""
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(2**63))
-    if rng is None:
-        return int(np.random.default_rng().integers(2**63))
-    return int(rng)
-
-
-def ticker(
-    progress: Callable[[int, int], None] | None, total: int
-) -> Callable[[], None]:
-    """Function that counts finished fits and tells ``progress``."""
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    return tick
 
 
 def _layout(labelled: xr.DataArray) -> SiteLayout:

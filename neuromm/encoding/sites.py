@@ -30,6 +30,7 @@ from neuromm.core import (
     UsageError,
 )
 from neuromm.encoding.default_folds import outer_folds, run_labels
+from neuromm.encoding.fit_progress import drawn_seed, ticker
 from neuromm.encoding.memory import parse_memory
 from neuromm.encoding.site_blocks import held_out_block, scored_targets
 from neuromm.encoding.site_controls import LINEAR_PART, linear_part
@@ -39,9 +40,7 @@ from neuromm.encoding.site_inputs import (
     SiteLayout,
     candidate_spaces,
     check_spaces,
-    drawn_seed,
     labelled_responses,
-    ticker,
 )
 from neuromm.encoding.site_models import SiteModels, held_out_predictions
 from neuromm.encoding.splitters import run_rows
@@ -160,18 +159,7 @@ def integration_sites(
     labelled, layout = labelled_responses(responses, groups, times)
     seed = drawn_seed(rng)
     generator = np.random.default_rng(seed)
-    spaces = candidate_spaces(features, (*unimodal, multimodal, *controls), labelled)
-    if LINEAR_PART in controls and LINEAR_PART not in spaces:
-        both = [one for name in unimodal for one in spaces[name].values()]
-        spaces[LINEAR_PART] = {
-            name: linear_part(both, one) for name, one in spaces[multimodal].items()
-        }
-    models = SiteModels(
-        spaces=spaces,
-        unimodal=tuple(unimodal),
-        multimodal=multimodal,
-        controls=tuple(controls),
-    )
+    models = _models(features, labelled, unimodal, multimodal, controls)
     folds, description = outer_folds(labelled, cv)
     n_fits = len(folds) * len(models.names)
     grid = _alphas(alphas, len(labelled))
@@ -228,6 +216,28 @@ def integration_sites(
             "seed": seed,
             "alphas": [float(alpha) for alpha in grid],
         },
+    )
+
+
+def _models(
+    features: Mapping[str, Any],
+    labelled: xr.DataArray,
+    unimodal: Sequence[str],
+    multimodal: str,
+    controls: Sequence[str],
+) -> SiteModels:
+    """Spaces paired with the events, and the control that is made of them."""
+    spaces = candidate_spaces(features, (*unimodal, multimodal, *controls), labelled)
+    if LINEAR_PART in controls and LINEAR_PART not in spaces:
+        both = [one for name in unimodal for one in spaces[name].values()]
+        spaces[LINEAR_PART] = {
+            name: linear_part(both, one) for name, one in spaces[multimodal].items()
+        }
+    return SiteModels(
+        spaces=spaces,
+        unimodal=tuple(unimodal),
+        multimodal=multimodal,
+        controls=tuple(controls),
     )
 
 

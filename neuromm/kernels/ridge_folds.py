@@ -9,7 +9,7 @@ for all folds and for the final fit.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from neuromm.kernels.arrays import (
     runs_kernels,
 )
 from neuromm.kernels.column_statistics import column_dot
+from neuromm.kernels.ridge_batch import EigenBatch, FoldSide, FoldTargets
 from neuromm.kernels.ridge_features import (
     FeatureRows,
     Modes,
@@ -40,59 +41,14 @@ from neuromm.kernels.ridge_path import (
 from neuromm.kernels.row_parts import (
     Counts,
     Split,
-    TargetRows,
     fold_sums,
     row_parts,
     target_rows,
 )
 
-__all__ = ["EigenBatch", "EigenRidge", "fold_mean"]
+__all__ = ["EigenRidge", "fold_mean"]
 
 EigenMethod = Literal["divided-difference", "direct"]
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A linear projection of targets on modes, over the rows of a fold.
-
-    Attributes
-    ----------
-    weights : array
-        Applied to cross-products, of shape (n_features, rank), or with ``shift`` below,
-        (n_features + n_parts, rank); else to rows, (n_rows, rank).
-    shift : array of shape (rank, n_parts) or None
-        Applied to the means of parts, if it is not a part of the weights.
-    counts : integer array of shape (n_parts,)
-    by_cross : bool
-        Targets enter by cross-products.
-    """
-
-    weights: Array
-    shift: Array | None
-    counts: Counts
-    by_cross: bool
-
-    def project(self, targets: TargetRows, cross: Array | None, centre: Array) -> Array:
-        """Projection of targets less ``centre``, of shape (rank, n_targets).
-
-        Parameters
-        ----------
-        targets : TargetRows
-        cross : array of shape (n_features + n_parts, n_targets) or None
-            Sum over the parts of X'Y, each about its own means, with room for means of
-            targets below.
-        centre : array of shape (n_targets,), float64
-        """
-        if not self.by_cross:
-            return self.weights.T @ targets.moved(self.counts, centre)
-        if cross is None:
-            raise ValueError("the cross-products of this batch have been used up")
-        offset = namespace(cross).astype(targets.means - centre, cross.dtype)
-        n_features = cross.shape[0] - offset.shape[0]
-        if self.shift is not None:
-            return self.weights.T @ cross[:n_features] + self.shift @ offset
-        cross[n_features:] = offset
-        return self.weights.T @ cross
 
 
 @dataclass(frozen=True)
@@ -107,62 +63,12 @@ class _Fold:
 
     unit: float
     eigenvalues: NDArray[np.float64]
-    train: _Side
-    test: _Side
+    train: FoldSide
+    test: FoldSide
     square: Array | None
     tables: PathTables | None
     differences: DividedDifferences | None
     n_test: int
-
-
-@dataclass(frozen=True)
-class _FoldTargets:
-    """A batch of targets in one fold.
-
-    Attributes
-    ----------
-    z : array of shape (rank, n_targets)
-        Training side.
-    b : array of shape (rank, n_targets) or None
-        Held-out side, kept where predictions are not formed row by row.
-    centre : array of shape (n_targets,)
-        What is subtracted from held-out targets.
-    power, deviation : arrays of shape (n_targets,)
-        Their sum of squares about ``centre`` and about their own mean.
-    undefined : boolean array of shape (n_targets,)
-        Has no score in this fold.
-    """
-
-    z: Array
-    b: Array | None
-    centre: Array
-    power: Array
-    deviation: Array
-    undefined: Array
-
-
-@dataclass
-class EigenBatch:
-    """A batch of targets, with what has been projected of it so far.
-
-    Attributes
-    ----------
-    targets : TargetRows
-    train, test : list of arrays of shape (n_features + n_parts, n_targets), or of None
-        X'Y of both sides of each fold, where targets enter by them. They are given up
-        as folds are projected, so a batch passes through the folds once.
-    everything : array of shape (n_features + n_parts, n_targets) or None
-        X'Y of all rows.
-    scores : array of shape (n_fractions, n_targets) or None
-        Of fractions (`neuromm.kernels.ridge_fractions`).
-    """
-
-    targets: TargetRows
-    train: list[Array | None]
-    test: list[Array | None]
-    everything: Array | None
-    folds: list[_FoldTargets] = field(default_factory=list)
-    scores: Array | None = None
 
 
 class EigenRidge:
@@ -375,7 +281,7 @@ class EigenRidge:
 
     def _final_projection(self, batch: EigenBatch) -> Array:
         everything = self.parts.everything
-        side = _Side(self._final.train, None, everything, self._features.by_cross)
+        side = FoldSide(self._final.train, None, everything, self._features.by_cross)
         mean = self._mean(batch, everything)
         return side.project(batch.targets, batch.everything, mean)
 
@@ -399,8 +305,8 @@ class EigenRidge:
         return _Fold(
             unit=modes.unit,
             eigenvalues=modes.eigenvalues,
-            train=_Side(modes.train, None, train, self._features.by_cross),
-            test=_Side(held.weights, held.shift, test, held.shift is not None),
+            train=FoldSide(modes.train, None, train, self._features.by_cross),
+            test=FoldSide(held.weights, held.shift, test, held.shift is not None),
             square=square,
             tables=tables,
             differences=differences,
@@ -413,7 +319,7 @@ class EigenRidge:
 
     def _project(
         self, number: int, batch: EigenBatch
-    ) -> tuple[_FoldTargets, Array | None]:
+    ) -> tuple[FoldTargets, Array | None]:
         """A batch in one fold, and b where it is needed."""
         fold, targets = self._folds[number], batch.targets
         mean = self._mean(batch, fold.train.counts)
@@ -425,7 +331,7 @@ class EigenRidge:
         z = fold.train.project(targets, batch.train[number], mean)
         batch.train[number] = batch.test[number] = None
         constant = targets.is_constant(fold.test.counts)
-        projected = _FoldTargets(
+        projected = FoldTargets(
             z=z,
             b=b if fold.square is not None else None,
             centre=centre,
@@ -436,7 +342,7 @@ class EigenRidge:
         return projected, b
 
     def _score_at(
-        self, fold: _Fold, batch: EigenBatch, targets: _FoldTargets, alphas: Array
+        self, fold: _Fold, batch: EigenBatch, targets: FoldTargets, alphas: Array
     ) -> Array:
         """Score from the prediction itself; one penalty, or one a target."""
         # A correlation ignores scale: this one keeps float32 within its exponent.
@@ -456,7 +362,7 @@ class EigenRidge:
         return self._loss_scores(fold, targets, column_dot(prediction, prediction))
 
     def _scores(
-        self, fold: _Fold, targets: _FoldTargets, fit: Array, power: Array
+        self, fold: _Fold, targets: FoldTargets, fit: Array, power: Array
     ) -> Array:
         """Scores from the sums of products of predictions with targets and themselves.
 
@@ -471,7 +377,7 @@ class EigenRidge:
         r = xp.where(positive, fit / norm, xp.zeros_like(fit))
         return xp.clip(r, -1, 1)
 
-    def _loss_scores(self, fold: _Fold, targets: _FoldTargets, loss: Array) -> Array:
+    def _loss_scores(self, fold: _Fold, targets: FoldTargets, loss: Array) -> Array:
         xp = namespace(loss)
         if self.scoring == "mse":
             return -loss / fold.n_test

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.kernels.arrays import Array, as_like, host_array, namespace
-from neuromm.kernels.ridge_folds import EigenBatch, EigenRidge
+from neuromm.kernels.ridge_batch import EigenBatch
+from neuromm.kernels.ridge_folds import EigenRidge
 
 __all__ = ["FractionalRidge", "fraction_alphas"]
 
