@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuromm.core.files import write_text
+from neuromm.core.files import read_json, write_text
 from neuromm.report.design import design_rows
 from neuromm.report.figures.canvas import Picture, score_limits
 from neuromm.report.figures.contacts import contact_map
@@ -80,6 +80,7 @@ def write_subject_report(output_dir: str | Path, subject: str) -> Path:
         "title": f"sub-{subject}: encoding report",
         "heading": f"Encoding report of sub-{subject}",
         "version": _version(units),
+        "dataset": _dataset(output_dir),
         "overview": [row for unit in units for row in _overview_rows(unit)],
         "warnings": [(_title(u), text) for u in units for text in _warnings(u)],
         "sites": _sites(units),
@@ -118,6 +119,7 @@ def write_group_report(output_dir: str | Path) -> Path:
         "title": "Group: encoding report",
         "heading": f"Encoding report of {_counted(len(subjects), 'subject')}",
         "version": _version(units),
+        "dataset": _dataset(output_dir),
         "subjects": [
             {"subject": subject, **row}
             for subject, ones in subjects.items()
@@ -134,6 +136,15 @@ def write_group_report(output_dir: str | Path) -> Path:
     }
     path = Path(output_dir, "group.html")
     return write_text(path, _render("group.html.j2", content))
+
+
+def _dataset(output_dir: str | Path) -> str:
+    """Name of the results, which tells what they were made from; "" if there is none.
+
+    A data set that was simulated says so in its name.
+    """
+    path = Path(output_dir, "dataset_description.json")
+    return str(read_json(path).get("Name", "")) if path.is_file() else ""
 
 
 def _render(template: str, content: Mapping[str, Any]) -> str:

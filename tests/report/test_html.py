@@ -142,3 +142,13 @@ def test_a_table_without_its_sidecar_is_an_error_that_names_it(
     paths[1].unlink()
     with pytest.raises(DataError, match=r"scores.tsv: its sidecar .*json is missing"):
         write_subject_report(output, "01")
+
+
+def test_the_page_names_the_data_set_so_that_a_simulated_one_says_so(
+    reported: Path, tmp_path: Path
+):
+    output = shutil.copytree(reported, tmp_path / "named")
+    described = output / "dataset_description.json"
+    content = json.loads(described.read_text()) | {"Name": "Simulated film <1>"}
+    described.write_text(json.dumps(content))
+    assert "<p>Simulated film &lt;1&gt;</p>" in write_group_report(output).read_text()
