@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from neuromm.kernels.pair_tiles import tiles
+from neuromm.kernels.tiling import full_precision, tiles
 
 __all__ = ["pair_softplus_sum", "plain_softplus_sum"]
 
@@ -58,7 +58,7 @@ class _PairSoftplusSum(torch.autograd.Function):  # type: ignore[misc]
         total = left.new_zeros((), dtype=torch.float64)
         of_bias = torch.zeros_like(total)
         grads = [torch.zeros_like(rows) for rows in (left, right)] if wanted else []
-        with torch.autocast(device_type=left.device.type, enabled=False):
+        with full_precision(left.device):
             for part, other in tiles(len(left), len(right)):
                 logits = torch.addmm(offset, left[part] * factor, right[other].T)
                 total += softplus(logits, threshold=100).sum()

@@ -15,16 +15,16 @@ Cheng et al. (2024) Breaking the memory barrier: near infinite batch size scalin
 contrastive loss. arXiv 2410.17243.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["matched_log_sums", "pair_log_sums", "plain_log_sums", "tiles"]
+from neuromm.kernels.tiling import full_precision, tiles
 
-_TILE_ROWS, _TILE_COLUMNS = 512, 2048  # 4 MB in float32
+__all__ = ["matched_log_sums", "pair_log_sums", "plain_log_sums"]
+
 _KEPT_BYTES = 2**24  # one tile of this size is kept for the backward, not made again
 # Largest exponent that is let through, in nats. Sums of 2**30 such terms, and one over
 # them times the weight of a sample, are normal numbers.
@@ -88,21 +88,13 @@ def plain_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, 
     return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
 
 
-def tiles(n_rows: int, n_columns: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of rows and columns, one row of tiles after the other."""
-    for top in range(0, n_rows, _TILE_ROWS):
-        rows = slice(top, min(top + _TILE_ROWS, n_rows))
-        for start in range(0, n_columns, _TILE_COLUMNS):
-            yield rows, slice(start, min(start + _TILE_COLUMNS, n_columns))
-
-
 class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any, left: Tensor, right: Tensor, scale: Tensor, matched: bool
     ) -> Any:
         factor = scale.to(left)
-        with _exact(left.device):
+        with full_precision(left.device):
             shift = _shift(left, right, factor)
             rows, columns, kept = _fixed_shift_sums(left, right, factor, shift)
             floor = torch.finfo(left.dtype).tiny / torch.finfo(left.dtype).eps
@@ -127,7 +119,7 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
         left, right, scale, rows, columns, kept = ctx.saved_tensors
         factor = scale.to(left)
         grad_left, grad_right = torch.zeros_like(left), torch.zeros_like(right)
-        with _exact(left.device):
+        with full_precision(left.device):
             if not ctx.safe:
                 of_rows, of_columns = grad_rows / rows, grad_columns / columns
             for part, other in tiles(len(left), len(right)):
@@ -153,11 +145,6 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
             grad_left.addcmul_(right, grad_matches[:, None])
             grad_right.addcmul_(left, grad_matches[:, None])
         return grad_left, grad_right, grad_scale, None
-
-
-def _exact(device: torch.device) -> Any:
-    """Context without autocast, which would round logits to half precision."""
-    return torch.autocast(device_type=device.type, enabled=False)
 
 
 def _shift(left: Tensor, right: Tensor, factor: Tensor) -> float:

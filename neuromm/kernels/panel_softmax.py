@@ -10,18 +10,15 @@ References
 Rabe & Staats (2021) Self-attention does not need O(n^2) memory. arXiv 2112.05682.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["full_precision", "panels", "softmax_mean"]
+from neuromm.kernels.tiling import full_precision, panels
 
-# A panel that stays in the cache of a core is passed over several times at its speed.
-_PANEL_BYTES = 2**20
-_MIN_ROWS = 16  # fewer would starve the products
+__all__ = ["softmax_mean"]
 
 
 def softmax_mean(
@@ -48,20 +45,6 @@ def softmax_mean(
     """
     means: Tensor = _SoftmaxMean.apply(queries, keys, values, scale)
     return means
-
-
-def panels(
-    n_rows: int, n_columns: int, itemsize: int, min_rows: int = _MIN_ROWS
-) -> Iterator[slice]:
-    """Slices of rows of which each panel of rows by columns fits the cache."""
-    width = max(min_rows, _PANEL_BYTES // max(1, n_columns * itemsize))
-    for start in range(0, n_rows, width):
-        yield slice(start, min(start + width, n_rows))
-
-
-def full_precision(device: torch.device) -> Any:
-    """Context without autocast, which would round the logits to half precision."""
-    return torch.autocast(device_type=device.type, enabled=False)
 
 
 class _SoftmaxMean(torch.autograd.Function):  # type: ignore[misc]

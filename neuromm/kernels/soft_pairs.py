@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neuromm.kernels.tiling import full_precision, panels
+
 __all__ = ["plain_soft_losses", "soft_losses"]
 
 _PANEL_BYTES = 2**22  # of one matrix; about eight are held at a time
-_MIN_ROWS = 8
 
 
 def soft_losses(
@@ -98,7 +99,7 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
         weights = gene.new_zeros((len(levels), n_samples))
         losses = gene.new_zeros(len(levels))
         kept = []
-        with _exact(gene.device):
+        with full_precision(gene.device):
             for part in _panels(gene):
                 shared = gene[part] @ gene.T
                 for index, level in enumerate(levels):
@@ -128,7 +129,7 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
         t, u = scale.to(gene), target_scale.to(gene)
         grads = [torch.zeros_like(rows) for rows in (gene, *levels)]
         of_scales = gene.new_zeros(2)
-        with _exact(gene.device):
+        with full_precision(gene.device):
             for part in _panels(gene):
                 shared = None if kept else gene[part] @ gene.T
                 of_shared = torch.zeros_like(kept[0]) if kept else None
@@ -166,9 +167,7 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _panels(rows: Tensor) -> list[slice]:
-    n_rows = len(rows)
-    height = max(_MIN_ROWS, _PANEL_BYTES // (n_rows * rows.element_size()))
-    return [slice(at, min(at + height, n_rows)) for at in range(0, n_rows, height)]
+    return list(panels(len(rows), len(rows), rows.element_size(), _PANEL_BYTES))
 
 
 def _panel(
@@ -201,8 +200,3 @@ def _add_symmetric(
 ) -> None:
     grad[part].addmm_(slope, rows, alpha=alpha)
     grad.addmm_(slope.T, rows[part], alpha=alpha)
-
-
-def _exact(device: torch.device) -> Any:
-    """Context without autocast, which would round logits to half precision."""
-    return torch.autocast(device_type=device.type, enabled=False)

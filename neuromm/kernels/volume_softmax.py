@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuromm.kernels.panel_softmax import full_precision, panels
+from neuromm.kernels.tiling import full_precision, panels
 
 __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalisers"]
 

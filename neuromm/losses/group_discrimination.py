@@ -19,7 +19,7 @@ from neuromm.kernels.batch_kmeans import (
     group_means,
     spectral_groups,
 )
-from neuromm.kernels.panel_softmax import full_precision
+from neuromm.kernels.tiling import full_precision
 from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
 from neuromm.losses.temperature import Temperature
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from neuromm.kernels import pair_tiles
+from neuromm.kernels import pair_tiles, tiling
 from neuromm.kernels.pair_tiles import pair_log_sums, plain_log_sums
 
 SIZES = (1, 7, 31, 32, 33, 61, 64, 65)
@@ -13,8 +13,8 @@ SIZES = (1, 7, 31, 32, 33, 61, 64, 65)
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(pair_tiles, "_TILE_ROWS", 32)
-    monkeypatch.setattr(pair_tiles, "_TILE_COLUMNS", 64)
+    monkeypatch.setattr(tiling, "_TILE_ROWS", 32)
+    monkeypatch.setattr(tiling, "_TILE_COLUMNS", 64)
 
 
 def _units(n_rows, width=16, seed=0, dtype=torch.float64):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid, normalize
 
-from neuromm.kernels import pair_tiles
+from neuromm.kernels import tiling
 from neuromm.losses import (
     AnchoredContrastive,
     SigLIP,
@@ -42,8 +42,8 @@ def _assert_same_with_gradients(ours, plain, inputs):
 @pytest.mark.parametrize("tau", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("n_samples", [1, 31, 32, 33, 61, 65])
 def test_siglip_is_the_published_sum_over_pairs(n_samples, tau, monkeypatch):
-    monkeypatch.setattr(pair_tiles, "_TILE_ROWS", 32)
-    monkeypatch.setattr(pair_tiles, "_TILE_COLUMNS", 64)
+    monkeypatch.setattr(tiling, "_TILE_ROWS", 32)
+    monkeypatch.setattr(tiling, "_TILE_COLUMNS", 64)
     a, b, _ = _rows(n_samples)
     bias = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True)
     ids = torch.arange(n_samples)

@@ -46,7 +46,7 @@ def _assert_same_with_gradients(ours, plain, inputs):
         torch.testing.assert_close(mine, definition, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("panel_rows", [None, 8])
+@pytest.mark.parametrize("panel_rows", [None, 16])
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 31, 32, 33, 61])
 def test_three_levels_are_as_published_to_1e_10(

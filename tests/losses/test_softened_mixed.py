@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from neuromm.kernels import panel_softmax
+from neuromm.kernels import tiling
 from neuromm.losses.mixed_samples import MixCo, Mixing, draw_mixing, mixco
 from neuromm.losses.softened_pairs import SoftCLIP, soft_clip
 
@@ -52,7 +52,7 @@ def _assert_same(fast, plain, leaves):
 @pytest.mark.parametrize("n_samples", SIZES)
 @pytest.mark.parametrize("tau", [0.01, 0.07, 1.0])
 def test_losses_and_gradients_are_those_of_the_formula(monkeypatch, n_samples, tau):
-    monkeypatch.setattr(panel_softmax, "_PANEL_BYTES", 32 * 8 * n_samples)
+    monkeypatch.setattr(tiling, "_PANEL_BYTES", 32 * 8 * n_samples)
     brain, image = _batch(n_samples)
     leaves = [brain, image]
     _assert_same(
