@@ -122,15 +122,14 @@ def fit_sites(
     settings = config.sites
     if settings is None:
         return None
+    responses = prepared.responses.astype(np.float32 if config.low_mem else np.float64)
     if settings.protocol == PROTOCOL:
-        chosen = prepared.responses
         if part is not None:
-            chosen = chosen.isel(target=part)
+            responses = responses.isel(target=part)
         spaces = unimodal_spaces(config)
         seed = config.model.seed
-        return protocol_sites(settings, prepared.features, chosen, spaces, seed)
+        return protocol_sites(settings, prepared.features, responses, spaces, seed)
     cv = outer_cv(config.model, prepared)
-    responses = prepared.responses.astype(np.float32 if config.low_mem else np.float64)
     block = settings.block or event_block(responses, cv)
     timed = bins_a_site(responses) > 1
     if part is not None:

@@ -130,8 +130,11 @@ def protocol_sites(
 
 
 def protocol_memory(n_resamples: int, n_samples: int, n_targets: int) -> int:
-    """Bytes of the resampled scores of a model, and of one decomposed fit."""
+    """Bytes of the resampled scores of a model, and of the maps of one fit."""
     drawn = 2 * 4 * n_resamples * n_targets
     # Percentiles sort a copy; responses are taken in double precision.
     held = 2 * drawn + 2 * 8 * n_samples * n_targets
-    return held + 8 * n_resamples * n_samples + 3 * 256 * 10**6
+    # Maps of five folds and seven penalties, with more features than samples, from half
+    # of the samples (those drawn, in training) to an eighth (those drawn, held out).
+    maps = 5 * 7 * 8 * n_samples**2 // 16
+    return held + 8 * n_resamples * n_samples + maps + 256 * 10**6

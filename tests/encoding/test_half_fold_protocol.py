@@ -73,6 +73,27 @@ def test_a_resample_is_fitted_as_its_rows_written_out(n_features):
     np.testing.assert_allclose(resampled.validation, written_out.validation, atol=1e-9)
 
 
+@pytest.mark.parametrize("n_features", [6, 150])
+def test_responses_in_single_precision_give_the_same_scores(n_features):
+    x, y = planted(n_features=n_features)
+    rows = sorted_resamples(len(x), 1, 3)[0]
+    double = half_fold_scores(x, y, rows=rows)
+    single = half_fold_scores(x, y.astype(np.float32), rows=rows)
+    # Responses around 50 lose two digits of seven to their offset.
+    np.testing.assert_allclose(single.test, double.test, atol=2e-5)
+    np.testing.assert_allclose(single.validation, double.validation, atol=2e-5)
+    np.testing.assert_array_equal(single.alphas, double.alphas)
+
+
+def test_features_that_are_copies_of_each_other_are_one_feature():
+    x, y = planted(n_features=2, n_targets=2)
+    # Twice the same column at half the penalty is that column at the whole one.
+    twice = half_fold_scores(np.hstack([x, x]), y, alphas=[0.2])
+    once = half_fold_scores(x, y, alphas=[0.1])
+    np.testing.assert_allclose(twice.test, once.test, atol=1e-10)
+    np.testing.assert_allclose(twice.validation, once.validation, atol=1e-10)
+
+
 def test_resamples_that_hold_every_event_once_give_the_scores_of_all():
     x, y = planted()
     same = np.tile(np.arange(len(x)), (3, 1))
