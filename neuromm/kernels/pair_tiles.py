@@ -95,6 +95,7 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
     ) -> Any:
         factor = scale.to(left)
         with full_precision(left.device):
+            matches = torch.linalg.vecdot(left, right) if matched else left.new_empty(0)
             shift = _shift(left, right, factor)
             rows, columns, kept = _fixed_shift_sums(left, right, factor, shift)
             floor = torch.finfo(left.dtype).tiny / torch.finfo(left.dtype).eps
@@ -106,7 +107,6 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
                 rows, columns = _running_log_sums(left, right, factor)
         ctx.save_for_backward(left, right, scale, rows, columns, kept)
         ctx.matched = matched
-        matches = torch.linalg.vecdot(left, right) if matched else left.new_empty(0)
         if ctx.safe:
             return rows.clone(), columns.clone(), matches
         return rows.log().add_(shift), columns.log().add_(shift), matches

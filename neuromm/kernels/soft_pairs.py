@@ -109,7 +109,8 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
                     columns[index] = torch.logaddexp(columns[index], terms)
                     weights[index] += target.sum(dim=0)
                     losses[index] += logits.logsumexp(dim=1).sum()
-                    losses[index] -= 2 * torch.dot(target.view(-1), logits.view(-1))
+                    # Row by row: one long float32 sum would err by 1e-5 of itself.
+                    losses[index] -= 2 * torch.linalg.vecdot(target, logits).sum()
                     if part == slice(0, n_samples):
                         kept += [logits, target]
             losses += (weights * columns).sum(dim=1)
@@ -142,7 +143,7 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
                         logits, target, columns[index], weights[index]
                     ).mul_(grad[index] / (2 * len(gene)))
                     if ctx.needs_input_grad[0]:
-                        of_scales[0] += torch.dot(slope.view(-1), logits.view(-1)) / t
+                        of_scales[0] += torch.linalg.vecdot(slope, logits).sum() / t
                     grads[0][part].addmm_(slope, level, alpha=float(t))
                     grads[1 + index].addmm_(slope.T, gene[part], alpha=float(t))
                     if not ctx.attached:
@@ -151,7 +152,7 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
                     slope.mul_(grad[index] / (2 * len(gene)))
                     if ctx.needs_input_grad[1]:
                         products = level[part] @ level.T + gene[part] @ gene.T
-                        of_scales[1] += torch.dot(slope.view(-1), products.view(-1)) / 2
+                        of_scales[1] += torch.linalg.vecdot(slope, products).sum() / 2
                     if of_shared is None:
                         _add_symmetric(grads[0], slope, gene, part, float(u) / 2)
                         _add_symmetric(

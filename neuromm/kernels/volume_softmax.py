@@ -165,7 +165,7 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
                 logits = volume * factor
                 slope = (logits - rows[part, None]).exp_().mul_(of_rows[part, None])
                 slope.addcmul_(logits.sub_(columns).exp_(), of_columns)
-                grad_scale -= torch.dot(slope.flatten(), volume.flatten())
+                grad_scale -= torch.linalg.vecdot(slope, volume).sum()
                 slope.mul_(factor).add_(of_sums[part, None])
                 slope.diagonal(part.start).add_(of_own[part])
                 # From V to V^2, with sub-gradient 0 at the floor; D_j enters here.
