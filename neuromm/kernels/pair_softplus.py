@@ -18,6 +18,9 @@ from neuromm.kernels.tiling import full_precision, tiles
 
 __all__ = ["pair_softplus_sum", "plain_softplus_sum"]
 
+# Above, softplus is its argument to rounding, and long before its exponential is inf.
+_LINEAR = {torch.float32: 20.0, torch.float64: 40.0}
+
 
 def pair_softplus_sum(
     left: Tensor, right: Tensor, scale: Tensor, bias: Tensor
@@ -61,7 +64,7 @@ class _PairSoftplusSum(torch.autograd.Function):  # type: ignore[misc]
         with full_precision(left.device):
             for part, other in tiles(len(left), len(right)):
                 logits = torch.addmm(offset, left[part] * factor, right[other].T)
-                total += softplus(logits, threshold=100).sum()
+                total += softplus(logits, threshold=_LINEAR[left.dtype]).sum()
                 if wanted:
                     slope = logits.sigmoid_()
                     of_bias += slope.sum()
