@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuromm.losses.anchored import AnchoredContrastive, anchored_contrastive
     from neuromm.losses.gathering import gather_rows
-    from neuromm.losses.gradient_caching import LossAndGrad
+    from neuromm.losses.gradient_caching import LossAndGrad, loss_and_grad
     from neuromm.losses.group_discrimination import InstanceGroup, instance_group
     from neuromm.losses.info_nce_loss import InfoNCE, info_nce
     from neuromm.losses.mixed_samples import MixCo, Mixing, draw_mixing, mixco
@@ -45,6 +45,7 @@ __all__ = [
     "gram_volumes",
     "info_nce",
     "instance_group",
+    "loss_and_grad",
     "mixco",
     "multi_level_contrastive",
     "siglip",
@@ -73,6 +74,7 @@ _HOMES = {
     "gram_volumes": "neuromm.losses.volume",
     "info_nce": "neuromm.losses.info_nce_loss",
     "instance_group": "neuromm.losses.group_discrimination",
+    "loss_and_grad": "neuromm.losses.gradient_caching",
     "mixco": "neuromm.losses.mixed_samples",
     "multi_level_contrastive": "neuromm.losses.soft_targets",
     "siglip": "neuromm.losses.sigmoid_pairs",

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuromm.losses.gradient_caching import LossAndGrad, gradients_of
+from neuromm.losses import gradient_caching
+from neuromm.losses.gathering import Gather, gather_batch
 from neuromm.losses.info_nce_loss import info_nce
+from neuromm.losses.row_checks import checked_mask, widened
 from neuromm.losses.temperature import Temperature
 
 __all__ = ["AnchoredContrastive", "anchored_contrastive"]
@@ -25,6 +27,7 @@ def anchored_contrastive(
     labels: Tensor | None = None,
     mask: Tensor | None = None,
     weights: Sequence[float] | None = None,
+    gather: Gather = False,
 ) -> Tensor:
     """Mean of the symmetric InfoNCE of an anchor with each other modality.
 
@@ -38,11 +41,13 @@ def anchored_contrastive(
         Logits are cosines divided by it. MoRE's code keeps it at 0.02.
     labels : tensor of int of shape (n_samples,), optional
         Stimulus or patient of each sample, as in `info_nce`.
-    mask : tensor of bool of shape (n_samples, n_others), optional
-        Which modalities a sample has; all have the anchor. A sample without a modality
-        is left out of that term, and its row is not read.
+    mask : tensor of bool of shape (n_samples,) or (n_samples, n_others), optional
+        Samples that count, or which modalities a sample has; all have the anchor. A
+        sample without a modality is left out of that term, and its row is not read.
     weights : sequence of float, optional
         One a modality, divided by their sum; equal by default.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
 
     Returns
     -------
@@ -57,23 +62,21 @@ def anchored_contrastive(
     if isinstance(others, Tensor) or not len(others):
         raise ValueError("others must be a sequence of one tensor per modality")
     if mask is not None:
-        mask = torch.as_tensor(mask, device=anchor.device)
-        if mask.dtype != torch.bool or mask.shape != (len(anchor), len(others)):
-            raise ValueError(
-                f"mask must be boolean of shape ({len(anchor)}, {len(others)}), one "
-                f"row per sample, got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+        mask = checked_mask(mask, "anchor", anchor, len(others))
+    anchor = widened("anchor", anchor)
     shares = [1.0] * len(others) if weights is None else [float(w) for w in weights]
     if len(shares) != len(others) or min(shares) < 0 or not 0 < sum(shares) < torch.inf:
         raise ValueError(
             f"weights must be {len(others)} numbers >= 0, one per modality, not all "
             f"0, got {weights}"
         )
+    (whole_mask,) = gather_batch(gather, mask)
     terms, whole = [], 0.0
     for index, (rows, share) in enumerate(zip(others, shares, strict=True)):
         has = None if mask is None else mask[:, index]
-        terms.append(share * info_nce(anchor, rows, temperature, labels, has))
-        whole += share if has is None or bool(has.any()) else 0.0
+        term = info_nce(anchor, rows, temperature, labels, has, gather=gather)
+        terms.append(share * term)
+        whole += share if has is None or bool(whole_mask[:, index].any()) else 0.0
     return sum(terms[1:], terms[0]) / (whole or 1.0)
 
 
@@ -82,10 +85,9 @@ class AnchoredContrastive(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature : float
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.01, 1].
-    weights : sequence of float, optional
+    temperature, learnable
+        As in `Temperature`.
+    weights, gather
         As in `anchored_contrastive`.
     """
 
@@ -94,10 +96,12 @@ class AnchoredContrastive(nn.Module):  # type: ignore[misc]
         temperature: float = 0.07,
         learnable: bool = False,
         weights: Sequence[float] | None = None,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable)
         self.weights = weights
+        self.gather = gather
 
     def forward(
         self,
@@ -108,19 +112,13 @@ class AnchoredContrastive(nn.Module):  # type: ignore[misc]
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
         return anchored_contrastive(
-            anchor, others, self.temperature(), labels, mask, self.weights
+            anchor,
+            others,
+            self.temperature(),
+            labels,
+            mask,
+            self.weights,
+            self.gather,
         )
 
-    def loss_and_grad(
-        self,
-        anchor: Tensor,
-        others: Sequence[Tensor],
-        labels: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> LossAndGrad:
-        """Loss and gradients without a graph; ``grad_b`` is (n_others, ...)."""
-        return gradients_of(
-            lambda a, b: self(a, list(b), labels, mask),
-            anchor,
-            torch.stack(list(others)),
-        )
+    loss_and_grad = gradient_caching.loss_and_grad

@@ -12,7 +12,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_rows", "own_ids", "share_of_mean"]
+__all__ = [
+    "Gather",
+    "first_row",
+    "gather_batch",
+    "gather_rows",
+    "own_ids",
+    "ranks_of",
+    "share_of_mean",
+]
+
+Gather = Any  # a bool, or a torch.distributed.ProcessGroup
 
 
 def gather_rows(rows: Tensor, group: Any = None) -> Tensor:
@@ -35,16 +45,47 @@ def gather_rows(rows: Tensor, group: Any = None) -> Tensor:
     ------
     RuntimeError
         If no process group is initialised.
+
+    Notes
+    -----
+    Every loss gathers by itself with ``gather=True``, or with a process group for those
+    ranks alone. All ranks then give the same kinds of arguments, find the value of the
+    whole batch and go backward together. `InfoNCE`, `SigLIP` and `AnchoredContrastive`
+    share the work: each rank compares its own rows with all. Other losses need all rows
+    with all, which each rank does.
     """
     _check_group()
     gathered: Tensor = _GatherRows.apply(rows, group)
     return gathered
 
 
-def own_ids(n_rows: int, device: torch.device, group: Any = None) -> Tensor:
+def first_row(rows: Tensor, group: Any = None) -> int:
+    """Place of this rank's first row among those of all ranks."""
+    counts = gather_rows(torch.tensor([len(rows)], device=rows.device), group)
+    return int(counts[: dist.get_rank(group)].sum())
+
+
+def gather_batch(gather: Gather, *inputs: Any) -> tuple[Any, ...]:
+    """Inputs of a loss with the rows of all ranks; as they are if ``gather`` is False.
+
+    Parameters
+    ----------
+    gather : bool or torch.distributed.ProcessGroup
+    *inputs : tensors of shape (n_rows, ...), sequences of such, or None
+    """
+    return inputs if gather is False else tuple(_gathered(gather, x) for x in inputs)
+
+
+def ranks_of(gather: Gather) -> Any:
+    """Process group that ``gather`` names; None for all ranks."""
+    return None if gather is True else gather
+
+
+def own_ids(rows: Tensor, group: Any = None) -> Tensor:
     """Numbers of the samples of this rank, which no other rank has."""
     _check_group()
-    return torch.arange(n_rows, device=device) + (dist.get_rank(group) << 40)
+    own = torch.arange(len(rows), device=rows.device)
+    return own + (dist.get_rank(group) << 40)
 
 
 def share_of_mean(losses: Tensor, counts: Tensor, group: Any = None) -> Tensor:
@@ -65,6 +106,14 @@ def share_of_mean(losses: Tensor, counts: Tensor, group: Any = None) -> Tensor:
     dist.all_reduce(totals, group=group)
     share = losses / totals[1].clamp_min(1) * dist.get_world_size(group)
     return share + (totals[0] / totals[1].clamp_min(1) - share.detach())
+
+
+def _gathered(gather: Gather, x: Any) -> Any:
+    if x is None:
+        return None
+    if isinstance(x, Tensor):
+        return gather_rows(x, ranks_of(gather))
+    return [gather_rows(rows, ranks_of(gather)) for rows in x]
 
 
 def _check_group() -> None:

@@ -10,12 +10,12 @@ memory limited setup. RepL4NLP (GradCache).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["LossAndGrad", "gradients_of"]
+__all__ = ["LossAndGrad", "loss_and_grad"]
 
 
 class LossAndGrad(NamedTuple):
@@ -24,24 +24,66 @@ class LossAndGrad(NamedTuple):
     Attributes
     ----------
     loss : tensor of shape ()
-    grad_a, grad_b : tensors
-        Of the shapes and precisions of the two inputs.
+    grads : tuple
+        One entry for each input of the loss that has floating-point numbers, in their
+        order: a tensor of the shape and precision of that input, or a tuple of such
+        where the input is a sequence of tensors.
     """
 
     loss: Tensor
-    grad_a: Tensor
-    grad_b: Tensor
+    grads: tuple[Any, ...]
 
 
-def gradients_of(
-    loss: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor
-) -> LossAndGrad:
-    """Value of a loss of two inputs and its gradients for both.
+def loss_and_grad(loss: Callable[..., Tensor], *inputs: Any) -> LossAndGrad:
+    """Value of a loss and its gradients for the embeddings, without a graph.
 
-    A learned temperature gets its share in ``.grad``, as from ``loss.backward()``.
+    It is a method of each loss module, too.
+
+    Parameters
+    ----------
+    loss : callable
+        A function or module of this package.
+    *inputs : tensors, sequences of tensors, or other arguments
+        What the loss takes, in its order. Gradients are for tensors of floating-point
+        numbers, alone or in a sequence; labels and masks are handed on as they are.
+
+    Returns
+    -------
+    found : LossAndGrad
+        A learned temperature gets its share in ``.grad``, as from ``loss.backward()``.
+
+    Examples
+    --------
+    >>> from neuromm.losses import InfoNCE
+    >>> rows = torch.eye(3)
+    >>> loss, (grad_a, grad_b) = InfoNCE(0.1).loss_and_grad(rows, rows)
+    >>> grad_a.shape
+    torch.Size([3, 3])
     """
-    leaf_a, leaf_b = (rows.detach().requires_grad_(True) for rows in (a, b))
+    leaves = [_leaves(x) for x in inputs]
     with torch.enable_grad():
-        value = loss(leaf_a, leaf_b)
+        value = loss(*leaves)
         value.backward()
-    return LossAndGrad(value.detach(), leaf_a.grad, leaf_b.grad)
+    found = [_gradient(leaf) for leaf in leaves if _is_embedding(leaf)]
+    return LossAndGrad(value.detach(), tuple(found))
+
+
+def _is_embedding(x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return bool(x) and all(_is_embedding(one) for one in x)
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def _leaves(x: Any) -> Any:
+    """Detached copies that collect gradients, of what has floating-point numbers."""
+    if not _is_embedding(x):
+        return x
+    if isinstance(x, Tensor):
+        return x.detach().requires_grad_(True)
+    return type(x)(_leaves(one) for one in x)
+
+
+def _gradient(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return torch.zeros_like(leaf.detach()) if leaf.grad is None else leaf.grad
+    return tuple(_gradient(one) for one in leaf)

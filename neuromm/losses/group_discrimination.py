@@ -7,6 +7,7 @@ Wang, Liu & Yu (2021) Unsupervised feature learning by cross-level instance-grou
 discrimination. CVPR.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -20,7 +21,14 @@ from neuromm.kernels.batch_kmeans import (
     spectral_groups,
 )
 from neuromm.kernels.tiling import full_precision
-from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
+from neuromm.losses import gradient_caching
+from neuromm.losses.gathering import Gather, gather_batch
+from neuromm.losses.row_checks import (
+    check_batch,
+    checked_mask,
+    inverse_temperature,
+    unit_batch,
+)
 from neuromm.losses.temperature import Temperature
 
 __all__ = ["InstanceGroup", "instance_group"]
@@ -37,6 +45,8 @@ def instance_group(
     instances: tuple[Tensor, Tensor] | None = None,
     normalise_centres: bool = True,
     n_iterations: int = 10,
+    mask: Tensor | None = None,
+    gather: Gather = False,
 ) -> Tensor:
     """Contrastive loss of samples against groups of the other modality.
 
@@ -45,7 +55,7 @@ def instance_group(
     image, gene : tensors of shape (n_samples, n_features)
         Rows that are grouped, each modality by itself; need not be normalised.
     n_groups : int
-        At most ``n_samples``.
+        At most the number of samples that count.
     temperature : float or tensor of shape ()
         0.1 as on the command line of Gene-DML.
     method : {"kmeans", "spectral", "sinkhorn"}
@@ -59,6 +69,11 @@ def instance_group(
         Centres of norm 1; False leaves means of unit rows, as Gene-DML does.
     n_iterations : int
         Of k-means, in any method.
+    mask : tensor of bool of shape (n_samples,), optional
+        Samples that have both. Rows of the others are not read.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
+        Groups are then those of the samples of all ranks.
 
     Returns
     -------
@@ -80,14 +95,20 @@ def instance_group(
 
     Groups depend on the order of the rows: the first are the initial centres.
     """
-    _check_settings(n_groups, len(image), method)
-    check_batch([("image", image), ("gene", gene)])
-    u, w = unit_rows("image", image), unit_rows("gene", gene)
-    own_u, own_w = (u, w) if instances is None else _instances(instances, image)
-    dtype = own_u.dtype
-    for rows in (own_w, u, w):
-        dtype = torch.promote_types(dtype, rows.dtype)
-    own_u, own_w, u, w = (rows.to(dtype) for rows in (own_u, own_w, u, w))
+    _check_method(n_groups, method)
+    image, gene, instances, mask = gather_batch(gather, image, gene, instances, mask)
+    held = None if mask is None else [checked_mask(mask, "image", image)[:, 0]] * 2
+    u, w = unit_batch([("image", image), ("gene", gene)], held)
+    if n_groups > len(u):
+        raise ValueError(
+            f"{n_groups} groups need at least as many samples, got {len(u)}. Was the "
+            "last, smaller batch kept? Drop it, or take fewer groups"
+        )
+    own_u, own_w = u, w
+    if instances is not None:
+        own_u, own_w = _instances(instances, image, held)
+        dtype = torch.promote_types(own_u.dtype, u.dtype)
+        own_u, own_w, u, w = (rows.to(dtype) for rows in (own_u, own_w, u, w))
     scale = inverse_temperature(temperature, u)
     with full_precision(u.device):
         losses = []
@@ -105,13 +126,9 @@ class InstanceGroup(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    n_groups : int
-    temperature : float
-    method : {"kmeans", "spectral", "sinkhorn"}
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.01, 1].
-    normalise_centres : bool
-    n_iterations : int
+    temperature, learnable
+        As in `Temperature`.
+    n_groups, method, normalise_centres, n_iterations, gather
         As in `instance_group`.
     """
 
@@ -119,24 +136,27 @@ class InstanceGroup(nn.Module):  # type: ignore[misc]
         self,
         n_groups: int,
         temperature: float = 0.1,
-        method: Method = "kmeans",
         learnable: bool = False,
+        method: Method = "kmeans",
         normalise_centres: bool = True,
         n_iterations: int = 10,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
-        _check_settings(n_groups, n_groups, method)
+        _check_method(n_groups, method)
         self.n_groups = n_groups
         self.temperature = Temperature(temperature, learnable)
         self.method = method
         self.normalise_centres = normalise_centres
         self.n_iterations = n_iterations
+        self.gather = gather
 
     def forward(
         self,
         image: Tensor,
         gene: Tensor,
         instances: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
         return instance_group(
@@ -148,33 +168,31 @@ class InstanceGroup(nn.Module):  # type: ignore[misc]
             instances,
             self.normalise_centres,
             self.n_iterations,
+            mask,
+            self.gather,
         )
 
+    loss_and_grad = gradient_caching.loss_and_grad
 
-def _check_settings(n_groups: int, n_samples: int, method: str) -> None:
+
+def _check_method(n_groups: int, method: str) -> None:
     if method not in get_args(Method):
         known = ", ".join(f'"{name}"' for name in get_args(Method))
         raise ValueError(f"method must be one of {known}, got {method!r}")
     if n_groups < 1:
         raise ValueError(f"n_groups must be >= 1, got {n_groups}")
-    if n_groups > n_samples:
-        raise ValueError(
-            f"{n_groups} groups need at least as many samples, got {n_samples}. Was "
-            "the last, smaller batch kept? Drop it, or take fewer groups"
-        )
 
 
-def _instances(instances: tuple[Tensor, Tensor], like: Tensor) -> list[Tensor]:
-    own_image, own_gene = instances
-    check_batch([
-        ("image", like),
-        ("instances[0]", own_image),
-        ("instances[1]", own_gene),
-    ])  # fmt: skip
-    return [
-        rows if rows.dtype == torch.float64 else rows.float()
-        for rows in (own_image, own_gene)
-    ]
+def _instances(
+    instances: Sequence[Tensor], like: Tensor, held: Sequence[Tensor] | None
+) -> list[Tensor]:
+    """Rows that count, as they are but in one precision, float32 at least."""
+    named = [(f"instances[{index}]", rows) for index, rows in enumerate(instances)]
+    masks = None if held is None else [held[0]] * (1 + len(named))
+    check_batch([("image", like), *named], masks, directions=False)
+    own = [rows if held is None else rows[held[0]] for rows in instances]
+    wide = any(rows.dtype == torch.float64 for rows in own)
+    return [rows.double() if wide else rows.float() for rows in own]
 
 
 def _labels(rows: Tensor, n_groups: int, method: Method, n_iterations: int) -> Tensor:

@@ -7,15 +7,21 @@ coding. arXiv 1807.03748.
 Khosla et al. (2020) Supervised contrastive learning. NeurIPS (several positives).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from neuromm.kernels.pair_tiles import matched_log_sums, pair_log_sums
-from neuromm.losses.gathering import gather_rows, own_ids, share_of_mean
-from neuromm.losses.gradient_caching import LossAndGrad, gradients_of
+from neuromm.losses import gradient_caching
+from neuromm.losses.gathering import (
+    Gather,
+    gather_rows,
+    own_ids,
+    ranks_of,
+    share_of_mean,
+)
 from neuromm.losses.positive_pairs import Pairs, positive_cosines
-from neuromm.losses.row_checks import inverse_temperature
+from neuromm.losses.row_checks import inverse_temperature, no_loss
 from neuromm.losses.temperature import Temperature
 
 __all__ = ["InfoNCE", "info_nce"]
@@ -30,8 +36,7 @@ def info_nce(
     labels: Tensor | None = None,
     mask: Tensor | None = None,
     direction: Direction = "both",
-    gather: bool = False,
-    group: Any = None,
+    gather: Gather = False,
 ) -> Tensor:
     """Contrastive loss of matched rows against all other rows of the batch.
 
@@ -49,13 +54,9 @@ def info_nce(
         partner still serves as a negative of others. Rows left out are not read.
     direction : {"both", "a_to_b", "b_to_a"}
         Mean of the two directions, or one: ``a_to_b`` looks for b given a.
-    gather : bool
-        Whether the rows of all ranks of torch.distributed are negatives. Each rank
-        compares its rows with all; the loss is that of the whole batch on all ranks,
-        gradients are for DistributedDataParallel (see `neuromm.losses.gather_rows`).
-        Labels then name stimuli across ranks.
-    group : torch.distributed.ProcessGroup, optional
-        Whose ranks are gathered, all by default.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
+        Each rank compares its own rows with all; labels name stimuli across ranks.
 
     Returns
     -------
@@ -83,15 +84,14 @@ def info_nce(
         raise ValueError(
             f"direction must be 'both', 'a_to_b' or 'b_to_a', got {direction!r}"
         )
-    if gather:
-        if labels is None:
-            labels = own_ids(len(a), a.device, group)
-        pairs = Pairs.of(a, b, labels, mask)
-        return _gathered(pairs, temperature, direction, group)
+    if gather is not False:
+        ids = own_ids(a, ranks_of(gather)) if labels is None else labels
+        pairs = Pairs.of(a, b, ids, mask)
+        return _gathered(pairs, temperature, direction, ranks_of(gather))
     pairs = Pairs.of(a, b, labels, mask)
     scale = inverse_temperature(temperature, pairs.a)
     if not len(pairs.a) or not len(pairs.b):
-        return 0 * (pairs.a.sum() + pairs.b.sum() + scale)
+        return no_loss(pairs.a, pairs.b, scale)
     if pairs.is_paired:
         rows, columns, matches = matched_log_sums(pairs.a, pairs.b, scale)
         own = scale * matches.mean()
@@ -112,12 +112,9 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature : float
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.01, 1].
-    direction : {"both", "a_to_b", "b_to_a"}
-    gather : bool
-    group : torch.distributed.ProcessGroup, optional
+    temperature, learnable
+        As in `Temperature`.
+    direction, gather
         As in `info_nce`.
     """
 
@@ -126,14 +123,12 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
         temperature: float = 0.07,
         learnable: bool = False,
         direction: Direction = "both",
-        gather: bool = False,
-        group: Any = None,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable)
         self.direction = direction
         self.gather = gather
-        self.group = group
 
     def forward(
         self,
@@ -144,25 +139,10 @@ class InfoNCE(nn.Module):  # type: ignore[misc]
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
         return info_nce(
-            a,
-            b,
-            self.temperature(),
-            labels,
-            mask,
-            self.direction,
-            self.gather,
-            self.group,
+            a, b, self.temperature(), labels, mask, self.direction, self.gather
         )
 
-    def loss_and_grad(
-        self,
-        a: Tensor,
-        b: Tensor,
-        labels: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> LossAndGrad:
-        """Loss and its gradients for a and b, without a graph, for gradient caching."""
-        return gradients_of(lambda a, b: self(a, b, labels, mask), a, b)
+    loss_and_grad = gradient_caching.loss_and_grad
 
 
 def _mean_loss(log_sums: Tensor, pairs: Pairs, scale: Tensor) -> Tensor:
@@ -180,7 +160,7 @@ def _sum_of_losses(
 
 
 def _gathered(
-    own: Pairs, temperature: float | Tensor, direction: Direction, group: Any
+    own: Pairs, temperature: float | Tensor, direction: Direction, group: Gather
 ) -> Tensor:
     """Loss of the rows of all ranks, of which each rank computes its own."""
     scale = inverse_temperature(temperature, own.a)
@@ -198,7 +178,7 @@ def _gathered(
             rows, _ = pair_log_sums(side.a, side.b, scale)
             loss, count = _sum_of_losses(rows, side, scale)
         else:  # what was gathered stays in the graph: all ranks go backward together
-            loss = 0 * (side.a.sum() + side.b.sum() + scale)
+            loss = no_loss(side.a, side.b, scale)
             count = scale.new_zeros(())
         losses.append(share_of_mean(loss, count, group))
     return sum(losses[1:], losses[0]) / len(losses)

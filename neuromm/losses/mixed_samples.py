@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from neuromm.kernels.pair_tiles import pair_log_sums
-from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
+from neuromm.losses import gradient_caching
+from neuromm.losses.gathering import Gather, first_row, gather_batch, ranks_of
+from neuromm.losses.positive_pairs import stimulus_ids, stimulus_means
+from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_batch
 from neuromm.losses.temperature import Temperature
 
 __all__ = ["MixCo", "Mixing", "draw_mixing", "mixco"]
@@ -68,14 +71,9 @@ def draw_mixing(
         )
     device = generator.device
     partner = torch.randperm(n_samples, generator=generator, device=device)
-    # Beta as a quotient of gammas, which take a generator. In float64, as gammas of
-    # a small alpha underflow.
-    shape = torch.full((2, n_samples), alpha, dtype=torch.float64, device=device)
-    gammas = torch._standard_gamma(shape + 1, generator=generator)
-    uniform = torch.rand(shape.shape, generator=generator, device=device).double()
-    # log of Gamma(alpha) = Gamma(alpha + 1) * U^(1 / alpha)
-    log_gamma = gammas.log() + uniform.clamp_min(1e-12).log() / alpha
-    weight = log_gamma.softmax(dim=0)[0]
+    # Beta as a quotient of gammas. torch.distributions takes no generator.
+    log_gammas = _log_gammas(2 * n_samples, alpha, generator).reshape(2, n_samples)
+    weight = log_gammas.softmax(dim=0)[0]
     kept = torch.rand(n_samples, generator=generator, device=device) >= share
     return Mixing(partner, weight.masked_fill_(kept, 1.0))
 
@@ -85,6 +83,8 @@ def mixco(
     image: Tensor,
     mixing: Mixing,
     temperature: float | Tensor = 0.006,
+    labels: Tensor | None = None,
+    gather: Gather = False,
 ) -> Tensor:
     """Contrastive loss of encoded mixtures against the images of both their parts.
 
@@ -98,6 +98,11 @@ def mixco(
         With which the recordings were mixed.
     temperature : float or tensor of shape ()
         0.006 as in MindEye and BrainFLORA.
+    labels : tensor of int of shape (n_samples,), optional
+        Stimulus of each sample, before mixing. A target is shared equally by all
+        images of its stimulus.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
 
     Returns
     -------
@@ -118,17 +123,26 @@ def mixco(
 
     ``1/2 mean_i [LSE(S_i.) + q_i LSE(S_.i)] - mean_i sum_j P_ij S_ij``.
 
-    A sample that is its own partner has the target 1.
+    A sample that is its own partner has the target 1. A sample without an image is
+    left out before recordings are mixed.
     """
     check_batch([("brain", brain), ("image", image)])
-    b, v = unit_rows("brain", brain), unit_rows("image", image)
-    dtype = torch.promote_types(b.dtype, v.dtype)
-    b, v = b.to(dtype), v.to(dtype)
-    partner, weight = _checked(mixing, b)
-    scale = inverse_temperature(temperature, b)
+    partner, weight = _checked(mixing, brain)
+    if gather is not False:
+        partner = partner + first_row(brain, ranks_of(gather))
+    brain, image, partner, weight, labels = gather_batch(
+        gather, brain, image, partner, weight, labels
+    )
+    b, v = unit_batch([("brain", brain), ("image", image)])
+    weight, scale = weight.to(b), inverse_temperature(temperature, b)
     rows, columns = pair_log_sums(b, v, scale)
     mass = weight.index_add(0, partner, 1 - weight)
-    expected = weight * (b * v).sum(dim=1) + (1 - weight) * (b * v[partner]).sum(dim=1)
+    targets = v
+    if labels is not None:
+        ids = stimulus_ids(labels, b)
+        mass, targets = stimulus_means(ids, mass), stimulus_means(ids, v)
+    expected = weight * (b * targets).sum(dim=1)
+    expected = expected + (1 - weight) * (b * targets[partner]).sum(dim=1)
     return (rows.mean() + (mass * columns).mean()) / 2 - scale * expected.mean()
 
 
@@ -137,11 +151,12 @@ class MixCo(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature : float
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.001, 1].
-    alpha, share : float
+    temperature, learnable
+        As in `Temperature`, with bounds of 0.001 and 1.
+    alpha, share
         As in `draw_mixing`.
+    gather
+        As in `mixco`.
     """
 
     def __init__(
@@ -150,25 +165,60 @@ class MixCo(nn.Module):  # type: ignore[misc]
         learnable: bool = False,
         alpha: float = 0.15,
         share: float = 0.5,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable, bounds=(0.001, 1.0))
         self.alpha = alpha
         self.share = share
+        self.gather = gather
 
     def mix(self, samples: Tensor, generator: torch.Generator) -> tuple[Tensor, Mixing]:
         """Mixed recordings, for the encoder, and how they were mixed."""
         mixing = draw_mixing(len(samples), generator, self.alpha, self.share)
         return mixing.apply(samples), mixing
 
-    def forward(self, brain: Tensor, image: Tensor, mixing: Mixing) -> Tensor:
+    def forward(
+        self,
+        brain: Tensor,
+        image: Tensor,
+        mixing: Mixing,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         """Loss of a batch, of shape ()."""
-        return mixco(brain, image, mixing, self.temperature())
+        return mixco(brain, image, mixing, self.temperature(), labels, self.gather)
+
+    loss_and_grad = gradient_caching.loss_and_grad
+
+
+def _log_gammas(n: int, alpha: float, generator: torch.Generator) -> Tensor:
+    """Logarithms of draws of Gamma(alpha), which may be too small for a float64.
+
+    By Marsaglia & Tsang (2000, ACM Trans. Math. Softw. 26:363-372) for alpha + 1, by
+    rejection, times U^(1 / alpha).
+    """
+
+    def draw(normal: bool, n: int) -> Tensor:
+        make = torch.randn if normal else torch.rand
+        return make(
+            n, generator=generator, device=generator.device, dtype=torch.float64
+        )
+
+    d = alpha + 1 - 1 / 3
+    found = draw(False, n).log() / alpha
+    open_ = torch.arange(n, device=generator.device)
+    while len(open_):
+        x = draw(True, len(open_))
+        v = (1 + x / (9 * d) ** 0.5) ** 3
+        # nan, of v < 0, is no acceptance.
+        taken = draw(False, len(open_)).log() < x * x / 2 + d - d * v + d * v.log()
+        found[open_[taken]] += (d * v[taken]).log()
+        open_ = open_[~taken]
+    return found
 
 
 def _checked(mixing: Mixing, rows: Tensor) -> tuple[Tensor, Tensor]:
-    partner = mixing.partner.to(rows.device)
-    weight = mixing.weight.to(rows)
+    partner, weight = mixing.partner.to(rows.device), mixing.weight.to(rows.device)
     order = torch.arange(len(rows), device=rows.device)
     if weight.shape != order.shape or not torch.equal(partner.sort().values, order):
         raise ValueError(

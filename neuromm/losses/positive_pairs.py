@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuromm.losses.row_checks import check_batch, unit_rows
+from neuromm.losses.row_checks import checked_mask, unit_batch
 
-__all__ = ["Pairs", "positive_cosines"]
+__all__ = [
+    "Pairs",
+    "positive_cosines",
+    "stimulus_counts",
+    "stimulus_ids",
+    "stimulus_means",
+]
 
 
 @dataclass(frozen=True)
@@ -57,27 +63,15 @@ class Pairs:
         TypeError, ValueError
             If shapes do not match, or a row that counts is zero or not finite.
         """
-        if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or mask is None:
-            check_batch([(names[0], a), (names[1], b)])
-        elif a.shape != b.shape:
-            raise ValueError(
-                f"{names[0]} and {names[1]} must have one row per sample and the same "
-                f"width, got {tuple(a.shape)} and {tuple(b.shape)}"
-            )
-        ids = _ids(labels, a)
-        ids_a = ids_b = ids
-        if mask is not None:
-            has_a, has_b = _masks(mask, a)
-            a, ids_a = a[has_a], ids[has_a]
-            b, ids_b = b[has_b], ids[has_b]
-            for name, rows in zip(names, (a, b), strict=True):
-                if len(rows):
-                    check_batch([(name, rows)])
-        dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float)
-        unit_a, unit_b = (
-            (unit_rows(name, rows) if len(rows) else rows).to(dtype)
-            for name, rows in zip(names, (a, b), strict=True)
-        )
+        named = [(names[0], a), (names[1], b)]
+        if mask is None:
+            unit_a, unit_b = unit_batch(named)
+            ids_a = ids_b = stimulus_ids(labels, a)
+        else:
+            has_a, has_b = checked_mask(mask, names[0], a, 2).T
+            unit_a, unit_b = unit_batch(named, [has_a, has_b])
+            ids = stimulus_ids(labels, a)
+            ids_a, ids_b = ids[has_a], ids[has_b]
         return cls(unit_a, unit_b, ids_a, ids_b)
 
     @property
@@ -99,7 +93,7 @@ def positive_cosines(pairs: Pairs) -> tuple[Tensor, Tensor]:
         0 for a row without positives, whose sum is 0.
     """
     if pairs.is_paired:
-        return torch.linalg.vecdot(pairs.a, pairs.b), pairs.a.new_ones(len(pairs.a))
+        return (pairs.a * pairs.b).sum(dim=1), pairs.a.new_ones(len(pairs.a))
     groups, index = torch.cat([pairs.ids_a, pairs.ids_b]).unique(return_inverse=True)
     of_a, of_b = index[: len(pairs.ids_a)], index[len(pairs.ids_a) :]
     sums = pairs.b.new_zeros((len(groups), pairs.b.shape[1]))
@@ -108,7 +102,34 @@ def positive_cosines(pairs: Pairs) -> tuple[Tensor, Tensor]:
     return (pairs.a * sums[of_a]).sum(dim=1), counts[of_a]
 
 
-def _ids(labels: Tensor | None, rows: Tensor) -> Tensor:
+def stimulus_counts(ids: Tensor) -> Tensor:
+    """Number of samples of each sample's stimulus, itself included."""
+    _, index, counts = ids.unique(return_inverse=True, return_counts=True)
+    return counts[index]
+
+
+def stimulus_means(ids: Tensor, values: Tensor) -> Tensor:
+    """For each sample, the mean of the values of all samples of its stimulus.
+
+    Parameters
+    ----------
+    ids : tensor of int of shape (n_samples,)
+    values : tensor of shape (n_samples, ...)
+    """
+    groups, index = ids.unique(return_inverse=True)
+    sums = values.new_zeros((len(groups), *values.shape[1:]))
+    counts = torch.bincount(index).to(values).reshape(-1, *[1] * (values.ndim - 1))
+    return (sums.index_add(0, index, values) / counts)[index]
+
+
+def stimulus_ids(labels: Tensor | None, rows: Tensor) -> Tensor:
+    """Labels as int64 on the device of the rows; each sample its own without them.
+
+    Raises
+    ------
+    ValueError
+        If there is not one whole number a sample.
+    """
     if labels is None:
         return torch.arange(len(rows), device=rows.device)
     labels = torch.as_tensor(labels, device=rows.device)
@@ -118,13 +139,3 @@ def _ids(labels: Tensor | None, rows: Tensor) -> Tensor:
             f"{labels.dtype} of shape {tuple(labels.shape)}"
         )
     return labels.long()
-
-
-def _masks(mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    mask = torch.as_tensor(mask, device=rows.device)
-    if mask.dtype != torch.bool or mask.shape not in {(len(rows),), (len(rows), 2)}:
-        raise ValueError(
-            f"mask must be boolean of shape ({len(rows)},) or ({len(rows)}, 2), one "
-            f"row per sample, got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
-    return (mask, mask) if mask.ndim == 1 else (mask[:, 0], mask[:, 1])

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from neuromm.kernels.pair_softplus import pair_softplus_sum
-from neuromm.losses.gradient_caching import LossAndGrad, gradients_of
+from neuromm.losses import gradient_caching
+from neuromm.losses.gathering import (
+    Gather,
+    gather_rows,
+    own_ids,
+    ranks_of,
+    share_of_mean,
+)
 from neuromm.losses.positive_pairs import Pairs, positive_cosines
-from neuromm.losses.row_checks import inverse_temperature
+from neuromm.losses.row_checks import inverse_temperature, no_loss
 from neuromm.losses.temperature import Temperature
 
 __all__ = ["SigLIP", "siglip"]
@@ -26,6 +33,7 @@ def siglip(
     bias: float | Tensor = -10.0,
     labels: Tensor | None = None,
     mask: Tensor | None = None,
+    gather: Gather = False,
 ) -> Tensor:
     """Sigmoid loss of all pairs of rows.
 
@@ -42,6 +50,10 @@ def siglip(
     mask : tensor of bool of shape (n_samples,) or (n_samples, 2), optional
         Samples that count, or whether a sample has ``a`` and ``b``. Rows left out are
         not read.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
+        Each rank compares its rows of a with all of b; labels name stimuli across
+        ranks.
 
     Returns
     -------
@@ -59,17 +71,21 @@ def siglip(
     (sum_ij softplus(S_ij) - sum_P S_ij) / n, which is the paper's
     -sum_ij log sigmoid(z_ij S_ij) / n with z = 1 in P and -1 elsewhere.
     """
+    group = ranks_of(gather)
+    if gather is not False and labels is None:
+        labels = own_ids(a, group)
     pairs = Pairs.of(a, b, labels, mask)
+    if gather is not False:
+        ids_b = gather_rows(pairs.ids_b, group)
+        pairs = Pairs(pairs.a, gather_rows(pairs.b, group), pairs.ids_a, ids_b)
     scale = inverse_temperature(temperature, pairs.a)
     offset = torch.as_tensor(bias, dtype=pairs.a.dtype, device=pairs.a.device)
     if offset.numel() != 1 or not bool(offset.isfinite()):
         raise ValueError(f"bias must be one finite number, got {bias}")
-    if not len(pairs.a) or not len(pairs.b):
-        return 0 * (pairs.a.sum() + pairs.b.sum() + scale)
-    total = pair_softplus_sum(pairs.a, pairs.b, scale, offset.reshape(()))
-    sums, counts = positive_cosines(pairs)
-    together = scale * sums.sum() + offset.reshape(()) * counts.sum()
-    return (total - together) / len(pairs.a)
+    loss = _sum_of_losses(pairs, scale, offset.reshape(()))
+    if gather is not False:
+        return share_of_mean(loss, offset.new_tensor(len(pairs.a)), group)
+    return loss / max(1, len(pairs.a))
 
 
 class SigLIP(nn.Module):  # type: ignore[misc]
@@ -77,15 +93,20 @@ class SigLIP(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature, bias : float
-    learnable : bool
-        Learns the bias, and the logarithm of the temperature, kept within [0.01, 1].
+    temperature, learnable
+        As in `Temperature`; ``learnable`` makes the bias a parameter, too.
+    bias, gather
+        As in `siglip`.
     """
 
     bias: Tensor
 
     def __init__(
-        self, temperature: float = 0.1, bias: float = -10.0, learnable: bool = False
+        self,
+        temperature: float = 0.1,
+        learnable: bool = False,
+        bias: float = -10.0,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         if not math.isfinite(bias):
@@ -96,6 +117,7 @@ class SigLIP(nn.Module):  # type: ignore[misc]
             self.bias = nn.Parameter(value)
         else:
             self.register_buffer("bias", value)
+        self.gather = gather
 
     def forward(
         self,
@@ -105,14 +127,14 @@ class SigLIP(nn.Module):  # type: ignore[misc]
         mask: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
-        return siglip(a, b, self.temperature(), self.bias, labels, mask)
+        return siglip(a, b, self.temperature(), self.bias, labels, mask, self.gather)
 
-    def loss_and_grad(
-        self,
-        a: Tensor,
-        b: Tensor,
-        labels: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> LossAndGrad:
-        """Loss and its gradients for a and b, without a graph, for gradient caching."""
-        return gradients_of(lambda a, b: self(a, b, labels, mask), a, b)
+    loss_and_grad = gradient_caching.loss_and_grad
+
+
+def _sum_of_losses(pairs: Pairs, scale: Tensor, bias: Tensor) -> Tensor:
+    if not len(pairs.a) or not len(pairs.b):
+        return no_loss(pairs.a, pairs.b, scale, bias)
+    total = pair_softplus_sum(pairs.a, pairs.b, scale, bias)
+    sums, counts = positive_cosines(pairs)
+    return total - (scale * sums.sum() + bias * counts.sum())

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from neuromm.kernels.soft_pairs import soft_losses
-from neuromm.losses.gradient_caching import LossAndGrad, gradients_of
-from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
+from neuromm.losses import gradient_caching
+from neuromm.losses.gathering import Gather, gather_batch
+from neuromm.losses.row_checks import (
+    checked_mask,
+    inverse_temperature,
+    no_loss,
+    unit_batch,
+)
 from neuromm.losses.temperature import Temperature
 
 __all__ = [
@@ -32,6 +38,7 @@ def soft_contrastive(
     mask: Tensor | None = None,
     target_temperature: float | Tensor | None = None,
     detach_targets: bool = False,
+    gather: Gather = False,
 ) -> Tensor:
     """Contrastive loss with the mean similarity within modalities as target.
 
@@ -49,6 +56,8 @@ def soft_contrastive(
     detach_targets : bool
         Whether targets are constants. By default gradients flow through them, as in
         the code of both papers.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
 
     Returns
     -------
@@ -65,12 +74,10 @@ def soft_contrastive(
     Rows of the targets sum to one; the other direction takes their transpose, of which
     the rows do not, as published. See `neuromm.kernels.soft_pairs` for the formulas.
     """
-    levels_mask = None if mask is None else _checked_mask(mask, gene, 1)
-    losses = _losses(
-        gene, [("image", image)], temperature, levels_mask, target_temperature,
-        detach_targets,
-    )  # fmt: skip
-    return losses.sum()
+    gene, image, mask = gather_batch(gather, gene, image, mask)
+    held = None if mask is None else checked_mask(mask, "gene", gene)
+    rows = [("gene", gene), ("image", image)]
+    return _losses(rows, temperature, held, target_temperature, detach_targets).sum()
 
 
 def multi_level_contrastive(
@@ -81,6 +88,7 @@ def multi_level_contrastive(
     weights: Sequence[float] | None = None,
     target_temperature: float | Tensor | None = None,
     detach_targets: bool = False,
+    gather: Gather = False,
 ) -> Tensor:
     """Mean of `soft_contrastive` of one gene embedding with several image levels.
 
@@ -89,7 +97,7 @@ def multi_level_contrastive(
     gene : tensor of shape (n_samples, n_features)
     levels : sequence of tensors of shape (n_samples, n_features)
         In Gene-DML: target patch, neighbourhood, whole slide.
-    temperature, target_temperature, detach_targets
+    temperature, target_temperature, detach_targets, gather
         As in `soft_contrastive`.
     mask : tensor of bool of shape (n_samples,) or (n_samples, n_levels), optional
         Samples that count, or which levels a sample has. Rows left out are not read.
@@ -113,7 +121,8 @@ def multi_level_contrastive(
     """
     if isinstance(levels, Tensor) or not len(levels):
         raise ValueError("levels must be a sequence of one tensor per image level")
-    held = None if mask is None else _checked_mask(mask, gene, len(levels))
+    gene, levels, mask = gather_batch(gather, gene, levels, mask)
+    held = None if mask is None else checked_mask(mask, "gene", gene, len(levels))
     share = torch.as_tensor([1.0] * len(levels) if weights is None else list(weights))
     if share.shape != (len(levels),) or not (share >= 0).all() or not share.sum() > 0:
         raise ValueError(
@@ -121,7 +130,8 @@ def multi_level_contrastive(
             f"got {weights}"
         )
     named = [(f"levels[{index}]", rows) for index, rows in enumerate(levels)]
-    losses = _losses(gene, named, temperature, held, target_temperature, detach_targets)
+    rows = [("gene", gene), *named]
+    losses = _losses(rows, temperature, held, target_temperature, detach_targets)
     share = share.to(losses)
     if held is not None:
         share = share * held.any(dim=0)
@@ -133,11 +143,9 @@ class SoftContrastive(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature : float
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.01, 1].
-    target_temperature : float, optional
-    detach_targets : bool
+    temperature, learnable
+        As in `Temperature`.
+    target_temperature, detach_targets, gather
         As in `soft_contrastive`.
     """
 
@@ -147,11 +155,13 @@ class SoftContrastive(nn.Module):  # type: ignore[misc]
         learnable: bool = False,
         target_temperature: float | None = None,
         detach_targets: bool = False,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable)
         self.target_temperature = target_temperature
         self.detach_targets = detach_targets
+        self.gather = gather
 
     def forward(
         self, gene: Tensor, image: Tensor, mask: Tensor | None = None
@@ -164,13 +174,10 @@ class SoftContrastive(nn.Module):  # type: ignore[misc]
             mask,
             self.target_temperature,
             self.detach_targets,
+            self.gather,
         )
 
-    def loss_and_grad(
-        self, gene: Tensor, image: Tensor, mask: Tensor | None = None
-    ) -> LossAndGrad:
-        """Loss and its gradients for both, without a graph, for gradient caching."""
-        return gradients_of(lambda a, b: self(a, b, mask), gene, image)
+    loss_and_grad = gradient_caching.loss_and_grad
 
 
 class MultiLevelContrastive(nn.Module):  # type: ignore[misc]
@@ -178,12 +185,9 @@ class MultiLevelContrastive(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature : float
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.01, 1].
-    weights : sequence of float, optional
-    target_temperature : float, optional
-    detach_targets : bool
+    temperature, learnable
+        As in `Temperature`.
+    weights, target_temperature, detach_targets, gather
         As in `multi_level_contrastive`.
     """
 
@@ -194,12 +198,14 @@ class MultiLevelContrastive(nn.Module):  # type: ignore[misc]
         weights: Sequence[float] | None = None,
         target_temperature: float | None = None,
         detach_targets: bool = False,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable)
         self.weights = weights
         self.target_temperature = target_temperature
         self.detach_targets = detach_targets
+        self.gather = gather
 
     def forward(
         self, gene: Tensor, levels: Sequence[Tensor], mask: Tensor | None = None
@@ -213,63 +219,40 @@ class MultiLevelContrastive(nn.Module):  # type: ignore[misc]
             self.weights,
             self.target_temperature,
             self.detach_targets,
+            self.gather,
         )
 
-    def loss_and_grad(
-        self, gene: Tensor, levels: Sequence[Tensor], mask: Tensor | None = None
-    ) -> LossAndGrad:
-        """Loss and gradients without a graph; ``grad_b`` is (n_levels, ...)."""
-        return gradients_of(
-            lambda a, b: self(a, list(b), mask), gene, torch.stack(list(levels))
-        )
+    loss_and_grad = gradient_caching.loss_and_grad
 
 
 def _losses(
-    gene: Tensor,
     named: Sequence[tuple[str, Tensor]],
     temperature: float | Tensor,
     held: Tensor | None,
     target_temperature: float | Tensor | None,
     detach_targets: bool,
 ) -> Tensor:
-    """Loss of each level, (n_levels,); 0 for a level that no sample has."""
+    """Loss of each level against the first rows; 0 for a level that no sample has."""
     if held is None or held.all():
-        check_batch([("gene", gene), *named])
-        units = [unit_rows(name, rows) for name, rows in [("gene", gene), *named]]
-        dtype = torch.promote_types(units[0].dtype, torch.stack(units[1:]).dtype)
-        units = [rows.to(dtype) for rows in units]
-        scale = inverse_temperature(temperature, units[0])
-        target = scale
-        if target_temperature is not None:
-            target = inverse_temperature(target_temperature, units[0])
-        return soft_losses(units[0], units[1:], scale, target, not detach_targets)
+        gene, *levels = unit_batch(named)
+        scales = _scales(temperature, target_temperature, gene)
+        return soft_losses(gene, levels, *scales, not detach_targets)
     losses = []
-    for (name, rows), has in zip(named, held.T, strict=True):
-        if rows.shape != gene.shape:
-            check_batch([("gene", gene), (name, rows)])
-        if has.any():
-            part = _losses(
-                gene[has],
-                [(name, rows[has])],
-                temperature,
-                None,
-                target_temperature,
-                detach_targets,
-            ).sum()
+    for level, has in zip(named[1:], held.T, strict=True):
+        gene, image = unit_batch([named[0], level], [has, has])
+        scales = _scales(temperature, target_temperature, gene)
+        if len(gene):
+            loss = soft_losses(gene, [image], *scales, not detach_targets).sum()
         else:
-            part = gene[has].float().sum() + rows[has].float().sum()
-        losses.append(part)
+            loss = no_loss(gene, image, *scales)
+        losses.append(loss)
     return torch.stack(losses)
 
 
-def _checked_mask(mask: Tensor, gene: Tensor, n_levels: int) -> Tensor:
-    """Which sample has which level, (n_samples, n_levels)."""
-    mask = torch.as_tensor(mask, device=gene.device)
-    shapes = {(len(gene),), (len(gene), n_levels)}
-    if mask.dtype != torch.bool or mask.shape not in shapes:
-        raise ValueError(
-            f"mask must be boolean of shape ({len(gene)},) or ({len(gene)}, "
-            f"{n_levels}), one row per sample, got {mask.dtype} of shape "
-            f"{tuple(mask.shape)}"
-        )
-    return mask[:, None].expand(-1, n_levels) if mask.ndim == 1 else mask
+def _scales(
+    temperature: float | Tensor, target_temperature: float | Tensor | None, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    scale = inverse_temperature(temperature, like)
+    if target_temperature is None:
+        return scale, scale
+    return scale, inverse_temperature(target_temperature, like)

@@ -11,13 +11,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuromm.kernels.pair_tiles import pair_log_sums
 from neuromm.kernels.volume_softmax import (
+    SQUARED_FLOOR,
     matched_volumes,
     pair_volumes,
     volume_normalisers,
 )
-from neuromm.losses.row_checks import check_batch, inverse_temperature, unit_rows
+from neuromm.losses import gradient_caching
+from neuromm.losses.anchored import anchored_contrastive
+from neuromm.losses.gathering import Gather, gather_batch
+from neuromm.losses.positive_pairs import stimulus_counts, stimulus_ids
+from neuromm.losses.row_checks import (
+    check_batch,
+    checked_mask,
+    inverse_temperature,
+    no_loss,
+    unit_rows,
+    widened,
+)
 from neuromm.losses.temperature import Temperature
 
 __all__ = ["GramVolume", "gram_volume", "gram_volumes"]
@@ -29,7 +40,9 @@ def gram_volume(
     temperature: float | Tensor = 0.07,
     anchor_weight: float = 1.0,
     label_smoothing: float = 0.0,
-    present: Tensor | None = None,
+    mask: Tensor | None = None,
+    labels: Tensor | None = None,
+    gather: Gather = False,
 ) -> Tensor:
     """Contrastive loss of volumes, plus the InfoNCE of the anchor with each modality.
 
@@ -47,28 +60,34 @@ def gram_volume(
         vectors: see Notes.
     label_smoothing : float
         In [0, 1), of the volume term; the authors use 0.1.
-    present : tensor of bool of shape (n_samples, n_others), optional
-        Which modalities a sample has. Rows of absent ones are not read, and may hold
-        anything.
+    mask : tensor of bool of shape (n_samples,) or (n_samples, n_others), optional
+        Samples that count, or which modalities a sample has. Rows of absent ones are
+        not read, and may hold anything.
+    labels : tensor of int of shape (n_samples,), optional
+        Stimulus of each sample: all samples of one stimulus are positives of each
+        other, as in `info_nce`.
+    gather : bool or ProcessGroup
+        Whose rows are compared, this process alone by default: see `gather_rows`.
 
     Returns
     -------
     loss : tensor of shape ()
-        In nats, float32 at least.
+        In nats, float32 at least; 0 if no sample has any other modality.
 
     Raises
     ------
-    ValueError
-        If rows do not match, are not finite or are zero, if no sample has any other
-        modality, or if there are too many modalities for their width.
+    TypeError, ValueError
+        If rows do not match, are not finite or are zero, or if there are too many
+        modalities for their width.
 
     Notes
     -----
     V_ij in [0.001, 1] is the volume of the parallelotope of anchor i and the others of
     sample j, and the first term 1/2 [CE(-V / temperature) + CE(-V' / temperature)]
-    with the matched sample as the class. Volumes of different numbers of vectors are
-    not comparable: samples with the same modalities form a group with a softmax of its
-    own, and the groups are averaged by their numbers of samples.
+    with the matched sample as the class, or the mean over its positives. Volumes of
+    different numbers of vectors are not comparable: samples with the same modalities
+    form a group with a softmax of its own, and the groups are averaged by their numbers
+    of samples.
 
     A volume is small whenever the vectors are linearly dependent: equal, opposite, or
     three in a plane. Trained on volumes alone, the cosines of the modalities stay near
@@ -81,12 +100,19 @@ def gram_volume(
         raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
     if not 0 <= anchor_weight < float("inf"):
         raise ValueError(f"anchor_weight must be >= 0, got {anchor_weight}")
-    mask = _mask(anchor, others, present)
-    rows, stacked = _directions(anchor, others, mask)
+    anchor = widened("anchor", anchor)
+    others = [widened(name, rows) for name, rows in _named(others)]
+    batch = gather_batch(gather, anchor, others, mask, labels)
+    anchor, others, held, ids = _counted(*batch)
+    rows = unit_rows(anchor)
     scale = inverse_temperature(temperature, rows)
-    loss = _grouped_volume_loss(rows, stacked, mask, scale, label_smoothing)
+    if not len(rows):
+        return no_loss(rows, *others, scale)
+    loss = _grouped_volume_loss(rows, others, held, ids, scale, label_smoothing)
     if anchor_weight:
-        loss = loss + anchor_weight * _anchor_loss(rows, stacked, mask, scale)
+        # Absent rows are not read, and their gradients are zero.
+        anchored = anchored_contrastive(anchor, others, temperature, ids, held)
+        loss = loss + anchor_weight * anchored
     return loss
 
 
@@ -119,10 +145,7 @@ def gram_volumes(
         check_batch(_named(others))
     _check_width(anchor, others)
     with torch.no_grad():
-        rows = unit_rows("anchor", anchor)
-        stacked = torch.stack([unit_rows(name, o) for name, o in _named(others)])
-        stacked = stacked.to(torch.promote_types(rows.dtype, stacked.dtype))
-        rows = rows.to(stacked.dtype)
+        rows, stacked = _directions(anchor, others)
         return (matched_volumes if matched else pair_volumes)(rows, stacked)
 
 
@@ -131,27 +154,32 @@ class GramVolume(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    temperature : float
-    learnable : bool
-        Learns the logarithm of the temperature, kept within [0.01, 1].
-    anchor_weight, label_smoothing : float
+    temperature, learnable
+        As in `Temperature`.
+    anchor_weight, label_smoothing, gather
         As in `gram_volume`.
     """
 
     def __init__(
         self,
         temperature: float = 0.07,
+        learnable: bool = False,
         anchor_weight: float = 1.0,
         label_smoothing: float = 0.0,
-        learnable: bool = False,
+        gather: Gather = False,
     ) -> None:
         super().__init__()
         self.temperature = Temperature(temperature, learnable)
         self.anchor_weight = anchor_weight
         self.label_smoothing = label_smoothing
+        self.gather = gather
 
     def forward(
-        self, anchor: Tensor, others: Sequence[Tensor], present: Tensor | None = None
+        self,
+        anchor: Tensor,
+        others: Sequence[Tensor],
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch, of shape ()."""
         return gram_volume(
@@ -160,8 +188,12 @@ class GramVolume(nn.Module):  # type: ignore[misc]
             self.temperature(),
             self.anchor_weight,
             self.label_smoothing,
-            present,
+            mask,
+            labels,
+            self.gather,
         )
+
+    loss_and_grad = gradient_caching.loss_and_grad
 
 
 def _named(others: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
@@ -183,77 +215,95 @@ def _check_width(anchor: Tensor, others: Sequence[Tensor]) -> None:
         )
 
 
-def _mask(anchor: Tensor, others: Sequence[Tensor], present: Tensor | None) -> Tensor:
-    """Who has what, (n_samples, n_others); checks shapes and the values that count."""
-    named = _named(others)
-    if present is None:
-        check_batch([("anchor", anchor), *named])
-        _check_width(anchor, others)
-        return anchor.new_ones((len(anchor), len(others)), dtype=torch.bool)
-    check_batch([("anchor", anchor)])
-    if present.dtype != torch.bool or present.shape != (len(anchor), len(others)):
-        raise ValueError(
-            f"present must be boolean of shape ({len(anchor)}, {len(others)}), one row "
-            f"per sample, got {present.dtype} of shape {tuple(present.shape)}"
-        )
-    mask = present.to(anchor.device)
-    if not mask.any():
-        raise ValueError("no sample has a modality beside the anchor: no loss")
-    for (name, rows), has in zip(named, mask.T, strict=True):
-        if rows.shape != anchor.shape:
-            check_batch([("anchor", anchor), (name, rows)])
-        if has.any():
-            check_batch([(name, rows[has])])
+def _counted(
+    anchor: Tensor, others: Sequence[Tensor], mask: Tensor | None, labels: Tensor | None
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+    """Samples with any other modality: anchor, others, who has what, and stimuli."""
+    named = [("anchor", anchor), *_named(others)]
+    if mask is None:
+        check_batch(named)
+        held = anchor.new_ones((len(anchor), len(others)), dtype=torch.bool)
+    else:
+        held = checked_mask(mask, "anchor", anchor, len(others))
+        check_batch(named, [held.any(dim=1), *held.T])
     _check_width(anchor, others)
-    return mask
+    used = held.any(dim=1)
+    ids = stimulus_ids(labels, anchor)
+    if used.all():
+        return anchor, list(others), held, ids
+    return anchor[used], [rows[used] for rows in others], held[used], ids[used]
 
 
-def _directions(
-    anchor: Tensor, others: Sequence[Tensor], mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Unit rows of the anchor, and of the others stacked; rows of ones if absent."""
-    rows = unit_rows("anchor", anchor)
-    raw = torch.stack(list(others))
-    if not mask.all():
-        raw = torch.where(mask.T[:, :, None], raw, 1)
+def _directions(anchor: Tensor, others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Unit rows of the anchor, and of the others stacked, in one precision."""
+    rows = unit_rows(anchor)
     # Normalised together: what is kept for the backward is the stack alone.
-    stacked = unit_rows("others", raw)
+    stacked = unit_rows(torch.stack(list(others)))
     dtype = torch.promote_types(rows.dtype, stacked.dtype)
     return rows.to(dtype), stacked.to(dtype)
 
 
 def _grouped_volume_loss(
-    rows: Tensor, stacked: Tensor, mask: Tensor, scale: Tensor, smoothing: float
+    anchor: Tensor,
+    others: Sequence[Tensor],
+    held: Tensor,
+    ids: Tensor,
+    scale: Tensor,
+    smoothing: float,
 ) -> Tensor:
-    if mask.all():
-        return _volume_loss(rows, stacked, scale, smoothing)
-    patterns, group = mask.unique(dim=0, return_inverse=True)
-    loss = rows.new_zeros(())
+    """Mean over samples, each in the softmax of those with the same modalities."""
+    if held.all():
+        return _volume_loss(*_directions(anchor, others), ids, scale, smoothing)
+    patterns, group = held.unique(dim=0, return_inverse=True)
+    parts = []
     for index, pattern in enumerate(patterns):
-        if pattern.any():
-            member = group == index
-            part = _volume_loss(
-                rows[member], stacked[pattern][:, member], scale, smoothing
-            )
-            loss = loss + part * int(member.sum())
-    return loss / int(mask.any(dim=1).sum())
+        member = group == index
+        own = [rows[member] for rows, has in zip(others, pattern, strict=True) if has]
+        rows, stacked = _directions(anchor[member], own)
+        loss = _volume_loss(rows, stacked, ids[member], scale, smoothing)
+        parts.append(loss * len(rows))
+    return torch.stack(parts).sum() / len(anchor)
 
 
 def _volume_loss(
-    rows: Tensor, stacked: Tensor, scale: Tensor, smoothing: float
+    rows: Tensor, stacked: Tensor, ids: Tensor, scale: Tensor, smoothing: float
 ) -> Tensor:
+    scale = scale.to(rows)
     by_row, by_column, sums, own = volume_normalisers(rows, stacked, scale)
+    matched = _mean_over_positives(rows, stacked, ids, own)
     # The target is 1 - smoothing on the match, and smoothing spread over all.
-    expected = (1 - smoothing) * own.mean() + smoothing * sums.mean() / len(rows)
+    expected = (1 - smoothing) * matched + smoothing * sums.mean() / len(rows)
     return (by_row.mean() + by_column.mean()) / 2 + scale * expected
 
 
-def _anchor_loss(rows: Tensor, stacked: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
-    losses = []
-    for modality, has in zip(stacked, mask.T, strict=True):
-        if has.any():
-            left, right = (rows, modality) if has.all() else (rows[has], modality[has])
-            by_row, by_column = pair_log_sums(left, right, scale)
-            own = scale * (left * right).sum(dim=1).mean()
-            losses.append((by_row.mean() + by_column.mean()) / 2 - own)
-    return torch.stack(losses).mean()
+def _mean_over_positives(
+    rows: Tensor, stacked: Tensor, ids: Tensor, own: Tensor
+) -> Tensor:
+    """Mean over samples of their mean volume with all samples of their stimulus."""
+    order = ids.argsort()
+    ordered, counts = ids[order], stimulus_counts(ids).to(own)
+    first, second = [], []
+    for step in range(1, int(counts.max())):
+        same = ordered[step:] == ordered[:-step]
+        first += [order[step:][same], order[:-step][same]]
+        second += [order[:-step][same], order[step:][same]]
+    total = (own / counts).sum()
+    if first:
+        i, j = torch.cat(first), torch.cat(second)
+        total = total + (_volumes_of_pairs(rows[i], stacked[:, j]) / counts[i]).sum()
+    return total / len(rows)
+
+
+def _volumes_of_pairs(rows: Tensor, stacked: Tensor) -> Tensor:
+    """Volume of each row with those stacked at its place, by autograd.
+
+    Repeats are few: the determinants of their pairs are taken in float64, where
+    nothing cancels that float32 rows could tell apart.
+    """
+    vectors = torch.cat([rows[None], stacked]).double().transpose(0, 1)
+    gram = vectors @ vectors.mT
+    flat = torch.linalg.det(gram.detach()) <= SQUARED_FLOOR
+    # Where the volume is raised to the floor its gradient is 0, not nan times 0.
+    safe = torch.where(flat[:, None, None], torch.eye(len(stacked) + 1).to(gram), gram)
+    squared = torch.linalg.det(safe).masked_fill(flat, SQUARED_FLOOR)
+    return squared.sqrt().to(rows)

@@ -171,7 +171,7 @@ def test_a_learned_temperature_follows_the_closed_form_and_its_bounds():
 
 def test_loss_and_grad_is_the_same_without_a_graph():
     a, b = _pair(10)
-    loss, grad_a, grad_b = InfoNCE(0.1).loss_and_grad(a, b)
+    loss, (grad_a, grad_b) = InfoNCE(0.1).loss_and_grad(a, b)
     _, expected = info_nce(a, b, 0.1), torch.autograd.grad(info_nce(a, b, 0.1), (a, b))
     torch.testing.assert_close((grad_a, grad_b), expected)
     assert not any(x.requires_grad for x in (loss, grad_a, grad_b))

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
@@ -27,13 +28,18 @@ def _plain_soft_clip(brain, image, tau):
     return (cross_entropy(s, target) + cross_entropy(s.T, target)) / 2
 
 
-def _plain_mixco(brain, image, mixing, tau):
+def _plain_mixco(brain, image, mixing, tau, labels=None):
     s = normalize(brain) @ normalize(image).T / tau
     n = len(brain)
+    if labels is not None:
+        same = (labels[:, None] == labels).to(brain.dtype)
+        share = same / same.sum(dim=1, keepdim=True)
     target = torch.zeros(n, n, dtype=brain.dtype)
     for i in range(n):
         target[i, i] += mixing.weight[i]
         target[i, mixing.partner[i]] += 1 - mixing.weight[i]
+    if labels is not None:
+        target = target @ share
     return (cross_entropy(s, target) + cross_entropy(s.T, target.T)) / 2
 
 
@@ -63,6 +69,16 @@ def test_losses_and_gradients_are_those_of_the_formula(monkeypatch, n_samples, t
         mixco(brain, image, mixing, tau),
         _plain_mixco(brain, image, mixing, tau),
         leaves,
+    )
+
+
+def test_targets_of_a_mixture_are_shared_by_the_repeats_of_its_stimuli():
+    brain, image = _batch(17)
+    mixing, labels = _mixing(17), torch.arange(17) % 6
+    _assert_same(
+        mixco(brain, image, mixing, 0.1, labels),
+        _plain_mixco(brain, image, mixing, 0.1, labels),
+        [brain, image],
     )
 
 
@@ -119,16 +135,21 @@ def test_mixtures_keep_the_proportion_and_a_seed_repeats_them():
     assert not torch.equal(first, other)
 
 
-def test_weights_are_of_the_beta_distribution():
-    n_samples, alpha = 20_000, 0.15
+@pytest.mark.parametrize("alpha", [0.15, 0.7, 1.0, 6.0])
+def test_weights_are_of_the_beta_distribution(alpha):
     generator = torch.Generator().manual_seed(0)
-    weight = draw_mixing(n_samples, generator, alpha, share=1.0).weight
-    sd = math.sqrt(1 / (4 * (2 * alpha + 1)))
-    assert weight.mean().item() == pytest.approx(0.5, abs=3 * sd / n_samples**0.5)
-    assert weight.std().item() == pytest.approx(sd, rel=0.02)
-    half = draw_mixing(n_samples, generator, alpha, share=0.5).weight
+    weight = draw_mixing(20_000, generator, alpha, share=1.0).weight
+    assert scipy.stats.kstest(weight.numpy(), "beta", (alpha, alpha)).pvalue > 0.01
+    half = draw_mixing(20_000, generator, alpha, share=0.5).weight
     # A weight of Beta(0.15, 0.15) rounds to 1 only rarely.
     assert (half == 1).double().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_weights_of_any_alpha_are_numbers():
+    # Gammas of a small alpha underflow; their logarithms do not.
+    for alpha in (1e-6, 1e6):
+        weight = draw_mixing(1000, torch.Generator().manual_seed(0), alpha, 1.0).weight
+        assert ((weight >= 0) & (weight <= 1)).all()
 
 
 def test_half_precision_and_strides_give_the_loss_of_float32():

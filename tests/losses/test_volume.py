@@ -139,20 +139,38 @@ def test_all_pairs_hold_the_matched_volumes_on_their_diagonal():
 
 def test_missing_modalities_form_groups_with_a_softmax_of_their_own():
     anchor, (first, second) = _batch(12, 2)
-    present = torch.ones(12, 2, dtype=torch.bool)
-    present[5:9, 1] = False  # four samples have the first alone
-    present[9:] = False  # three have the anchor alone
+    mask = torch.ones(12, 2, dtype=torch.bool)
+    mask[5:9, 1] = False  # four samples have the first alone
+    mask[9:] = False  # three have the anchor alone
     held = second.clone()
-    held[~present[:, 1]] = torch.nan  # absent rows are not read
+    held[~mask[:, 1]] = torch.nan  # absent rows are not read
     leaves = [anchor.requires_grad_(), first.requires_grad_(), held.requires_grad_()]
-    loss = gram_volume(anchor, [first, held], anchor_weight=0.0, present=present)
+    loss = gram_volume(anchor, [first, held], anchor_weight=0.0, mask=mask)
     both = _plain(anchor[:5], [first[:5], second[:5]], weight=0.0)
     one = _plain(anchor[5:9], [first[5:9]], weight=0.0)
     torch.testing.assert_close(loss, (5 * both + 4 * one) / 9)
-    full = gram_volume(anchor, [first, held], present=present)
+    full = gram_volume(anchor, [first, held], mask=mask)
     for grad in _gradients(full, leaves):
         assert grad.isfinite().all()
         assert not grad[9:].any()
+
+
+def test_repeats_of_a_stimulus_share_the_target_and_are_no_negatives():
+    anchor, others = _batch(14, 2)
+    labels = torch.arange(14) % 5
+    with torch.no_grad():
+        others[1][3] = -2 * anchor[8]  # a positive pair whose volume is at the floor
+    same = (labels[:, None] == labels).double()
+    leaves = [rows.requires_grad_() for rows in (anchor, *others)]
+    logits = -_stacked_determinants(anchor, others) / 0.07
+    target = same / same.sum(dim=1, keepdim=True)
+    plain = cross_entropy(logits, target) + cross_entropy(logits.T, target)
+    loss = gram_volume(anchor, others, anchor_weight=0.0, labels=labels)
+    torch.testing.assert_close(loss, plain / 2)
+    for got, expected in zip(
+        _gradients(loss, leaves), _gradients(plain / 2, leaves), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
 
 
 def test_half_precision_is_widened_and_autocast_leaves_the_products_alone():
@@ -203,10 +221,8 @@ def test_bad_input_is_named():
     for temperature in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="one positive finite number"):
             gram_volume(anchor, others, temperature)
-    with pytest.raises(ValueError, match="no sample has a modality"):
-        gram_volume(anchor, others, present=torch.zeros(4, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match="present must be boolean"):
-        gram_volume(anchor, others, present=torch.ones(4, 2))
+    with pytest.raises(ValueError, match="mask must be boolean"):
+        gram_volume(anchor, others, mask=torch.ones(4, 2))
     with pytest.raises(ValueError, match="label_smoothing"):
         gram_volume(anchor, others, label_smoothing=1.0)
     with pytest.raises(TypeError, match="floating-point"):
