@@ -149,7 +149,7 @@ def fit_banded(
         for start in range(0, n_targets, width)
     ]
     for columns, part in targets.batches(slices):
-        _store(results, columns, in_halves(fit, part), n_targets, on_host=on_host)
+        _store(results, columns, fit(part), n_targets, on_host=on_host)
     mean = namespace(x).astype(search.features.mean, x.dtype)
     return BandedFit(
         x_mean=host_array(mean) if on_host else mean,
@@ -307,6 +307,9 @@ class _BatchFit:
 
     def __call__(self, part: Array) -> Fitted:
         """Fit a batch of targets of shape (n_samples, width)."""
+        return in_halves(lambda at: self._whole(part[:, at]), part.shape[1])
+
+    def _whole(self, part: Array) -> Fitted:
         search, xp = self._search, namespace(part)
         batch = search.load(part)
         choice = search.search(batch)

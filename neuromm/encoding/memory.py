@@ -1,6 +1,7 @@
 """Memory limits in words, and the batches of targets that keep them."""
 
 import ctypes
+import math
 import re
 from dataclasses import dataclass
 
@@ -17,7 +18,10 @@ _UNITS = {
 # Share of a limit that is left to the allocator, which keeps freed blocks for a while.
 _RESERVE = 0.1
 
-# Without a limit the last batch, beside all results, is of this size.
+# Batches are made of many arrays, and between them the allocator keeps holes.
+_USED = 0.85
+
+# Without a limit the last batches are of this size.
 _LAST_BATCH = 8 * 10**6
 
 # A batch wider than this, and larger than that many bytes, is no faster: it only leaves
@@ -70,17 +74,25 @@ class TargetBatches:
     ----------
     columns : list of slice
         Targets of each batch.
+    late : list of slice
+        The first of them in batches once more: their weights are made at the end.
     peak : int
         Bytes above the inputs.
     """
 
     columns: list[slice]
+    late: list[slice]
     peak: int
 
     @property
     def widest(self) -> int:
         """Targets of the largest batch."""
         return max(int(one.stop - one.start) for one in self.columns)
+
+    @property
+    def n_late(self) -> int:
+        """How many targets get their weights at the end."""
+        return int(self.late[-1].stop) if self.late else 0
 
 
 def target_batches(
@@ -91,7 +103,9 @@ def target_batches(
     Results fill as batches pass, so the first batches may take the memory that the
     last ones leave to results: they are wider, at the same peak. Widths are halved from
     time to time; what larger batches were made in is to be given back then
-    (`give_back_memory`).
+    (`give_back_memory`). The bases of folds and all results need never be held
+    together: the first targets may have their penalties chosen only, and their weights
+    made when the folds are done with.
 
     Parameters
     ----------
@@ -99,7 +113,7 @@ def target_batches(
     n_targets : int
     limit : int or None
         Bytes above the inputs; None takes no more than the fit needs in any case, and
-        a small batch beside all results.
+        a small batch.
     chunk : int
         Targets that are stored together: batches are whole multiples, if they can.
 
@@ -108,28 +122,60 @@ def target_batches(
     neuromm.core.ResourceLimitError
         If not even one target fits.
     """
-    if limit is not None and limit < memory.peak(1):
+    least = memory.peak(1)
+    if limit is not None and limit < least:
         raise ResourceLimitError(
             f"memory_limit is {limit / 1e6:.0f} MB, and this fit needs at least "
-            f"{memory.peak(1) / 1e6:.0f} MB above its inputs. "
+            f"{least / 1e6:.0f} MB above its inputs. "
             "Raise the limit, or fit fewer targets or features at a time."
         )
+    last = memory.of_batch(min(_NARROWEST, n_targets))
     if limit is None:
-        last = max(_LAST_BATCH, memory.of_batch(_NARROWEST))
-        room = max(memory.building - memory.kept, memory.results + last)
+        last = max(_LAST_BATCH, last)
+        at_once = int((1 - memory.late_share) * memory.results)
+        at_once = max(at_once, min(memory.results, last))  # it is not worth it below
+        room = max(memory.building, memory.kept + at_once + last, memory.at_last(last))
     else:
-        room = int((1 - _RESERVE) * limit) - memory.kept
+        room = max(int((1 - _RESERVE) * limit), least)
     of_one = memory.results / max(n_targets, 1)
-    width = max(_WIDEST, _LARGEST_BATCH // memory.per_target)
+    n_late = 0
+    if memory.folds:
+        missing = memory.kept + memory.results + last - room
+        n_late = min(max(math.ceil(missing / of_one), 0), n_targets)
+    columns = _narrowing(memory, n_targets, room - memory.kept, n_late, chunk)
+    at_end = room - memory.at_last(0)
+    width = min(_widest(memory), memory.width(at_end, 0)) if n_late else 1
+    again = [slice(i, min(i + width, n_late)) for i in range(0, n_late, width)]
+    peak = memory.building
+    for one in columns:
+        filled = max(one.stop - n_late, 0) * of_one
+        at_work = memory.of_batch(one.stop - one.start)
+        peak = max(peak, memory.kept + int(filled) + at_work)
+    if again:
+        peak = max(peak, memory.at_last(memory.of_batch(again[0].stop)))
+    return TargetBatches(columns, again, peak)
+
+
+def _widest(memory: RidgeMemory) -> int:
+    return max(_WIDEST, _LARGEST_BATCH // memory.per_target)
+
+
+def _narrowing(
+    memory: RidgeMemory, n_targets: int, room: int, n_late: int, chunk: int
+) -> list[slice]:
+    """Batches that keep to ``room`` bytes while results fill behind the late ones."""
+    of_one = memory.results / max(n_targets, 1)
+    width = min(_widest(memory), memory.width(_USED * room, of_one))
     columns: list[slice] = []
-    start, peak = 0, memory.building
+    start = 0
     while start < n_targets:
-        fitting = memory.width(room - start * of_one, of_one)
+        is_late = start < n_late
+        filled = max(start - n_late, 0) * of_one
+        fitting = memory.width(_USED * (room - filled), 0 if is_late else of_one)
         while width > fitting:  # a heap is given back in few steps
             width = max(width // 2, 1)
-        stop = min(start + max(width // chunk, 1) * chunk, n_targets)
+        end = n_late if is_late else n_targets
+        stop = min(start + max(width // chunk, 1) * chunk, end)
         columns.append(slice(start, stop))
-        at_work = memory.of_batch(stop - start)
-        peak = max(peak, memory.kept + int(stop * of_one) + at_work)
         start = stop
-    return TargetBatches(columns, peak)
+    return columns

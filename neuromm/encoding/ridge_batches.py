@@ -6,7 +6,7 @@ float64.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from neuromm.core import ResourceLimitError
 from neuromm.encoding.ridge_engines import Engine, RidgeSettings, eigen_engine
 from neuromm.kernels import EigenRidge, Solver, select_alphas
 from neuromm.kernels.arrays import Array, as_like, host_array, itemsize, namespace
+from neuromm.kernels.ridge_batch import EigenBatch
 
-__all__ = ["BatchFit", "Fitted", "in_halves"]
+__all__ = ["BatchFit", "Fitted", "columns_of", "in_halves", "joined"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,35 +51,41 @@ class BatchFit:
         fractions = settings.fractions
         self._order = settings.alphas if fractions is None else 1 / fractions
 
-    def __call__(self, part: Array) -> Fitted:
-        """Fit a batch of targets of shape (n_samples, width)."""
-        engine = self._engine
-        xp = namespace(part)
-        batch = engine.load(part)
-        path = engine.path(batch)
-        choice = self._choice(batch, path)
-        scores = engine.at(batch, choice)
-        weights, intercepts = engine.weights(batch, choice)
-        doubted = self._doubted(batch, path, choice, scores)
-        if doubted is not None:
-            self._repeat(part, doubted, choice, scores, weights, intercepts)
-        penalties = engine.penalties(batch, choice)
-        valid = batch.targets.valid
-        if not bool(xp.all(valid)):
-            weights = xp.where(valid, weights, xp.zeros_like(weights[:1, :1]))
-        fitted = {
-            "coef": weights,
-            "intercept": xp.where(valid, intercepts, batch.targets.constants()),
-            "best_alphas": xp.where(valid, penalties, xp.nan),
-            "cv_scores": xp.where(valid, scores, xp.nan),
-            "valid_targets": valid,
-        }
-        for name in ("coef", "intercept"):
-            fitted[name] = xp.astype(fitted[name], part.dtype, copy=False)
-        if self._settings.fractions is not None:
-            grid = as_like(self._settings.fractions, path)
-            fitted["best_fracs"] = xp.where(valid, xp.take(grid, choice), xp.nan)
-        return fitted
+    def __call__(self, part: Array, out: Array | None = None) -> Fitted:
+        """Fit a batch of targets.
+
+        Parameters
+        ----------
+        part : array of shape (n_samples, width)
+        out : array of shape (n_features, width), optional
+            Where its weights may be made.
+        """
+
+        def fit(at: slice) -> Fitted:
+            some = part[:, at]
+            return self._finished(some, *self._chosen(some), _columns(out, at))
+
+        return in_halves(fit, part.shape[1])
+
+    def chosen(self, part: Array) -> Fitted:
+        """Choose the penalties of a batch, and leave its weights for `weights`."""
+        return in_halves(lambda at: self._chosen(part[:, at])[1], part.shape[1])
+
+    def forget_folds(self) -> None:
+        """Give back the memory of the folds: every penalty is chosen."""
+        for engine in (self._engine, self._double):
+            if isinstance(engine, EigenRidge):
+                engine.forget_folds()
+
+    def weights(self, part: Array, chosen: Fitted, out: Array | None = None) -> Fitted:
+        """Fit a batch whose penalties are chosen."""
+
+        def fit(at: slice) -> Fitted:
+            some, was_chosen = part[:, at], columns_of(chosen, at)
+            batch = self._engine.load(some)
+            return self._finished(some, batch, was_chosen, _columns(out, at))
+
+        return in_halves(fit, part.shape[1])
 
     def choose_one(self, parts: Iterable[Array]) -> None:
         """Choose the penalty of the best mean over valid targets, for all."""
@@ -102,55 +109,106 @@ class BatchFit:
 
     def _doubted(
         self, batch: Any, path: Array, choice: Array, scores: Array
-    ) -> NDArray[np.intp] | None:
+    ) -> NDArray[np.intp]:
         """Targets whose float32 path disagrees with their own predictions."""
         is_exact = itemsize(self._settings.x) == 8
         if is_exact or self._solver.method != "divided-difference":
-            return None
+            return np.zeros(0, dtype=np.intp)
         xp = namespace(path)
         step = xp.take_along_axis(path, choice[None, :], axis=0)[0] - scores
         if self._settings.scoring == "mse":
             unit = _variance(batch)
             step = step / xp.where(unit > 0, unit, xp.ones_like(unit))
-        doubted = np.flatnonzero(host_array(xp.abs(step) > _DISAGREEMENT))
-        return doubted if len(doubted) else None
+        return np.flatnonzero(host_array(xp.abs(step) > _DISAGREEMENT))
 
-    def _repeat(
-        self,
-        part: Array,
-        doubted: NDArray[np.intp],
-        choice: Array,
-        scores: Array,
-        weights: Array,
-        intercepts: Array,
-    ) -> None:
-        """Fit doubted targets in float64 and put them in place of the others."""
+    def _chosen(self, part: Array) -> tuple[Any, Fitted]:
+        """Batch, and what is chosen for it."""
+        engine = self._engine
         xp = namespace(part)
+        batch = engine.load(part)
+        path = engine.path(batch)
+        choice = self._choice(batch, path)
+        scores = engine.at(batch, choice)
+        doubted = self._doubted(batch, path, choice, scores)
+        if len(doubted):
+            again, where = self._again(part, doubted), as_like(doubted, part)
+            choice[where] = self._choice(again, self._exact().path(again))
+            scores[where] = self._exact().at(again, choice[where])
+        valid = batch.targets.valid
+        penalties = engine.penalties(batch, choice)
+        is_doubted = np.zeros(part.shape[1], dtype=bool)
+        is_doubted[doubted] = True
+        chosen = {
+            "best_alphas": xp.where(valid, penalties, xp.nan),
+            "cv_scores": xp.where(valid, scores, xp.nan),
+            "valid_targets": valid,
+            "choice": choice,
+            "doubted": as_like(is_doubted, part),
+        }
+        if self._settings.fractions is not None:
+            grid = as_like(self._settings.fractions, path)
+            chosen["best_fracs"] = xp.where(valid, xp.take(grid, choice), xp.nan)
+        return batch, chosen
+
+    def _finished(
+        self, part: Array, batch: Any, chosen: Fitted, out: Array | None
+    ) -> Fitted:
+        """Add weights and intercepts to what was chosen."""
+        xp = namespace(part)
+        weights, intercepts = self._engine.weights(batch, chosen["choice"], out)
+        doubted = np.flatnonzero(host_array(chosen["doubted"]))
+        if len(doubted):
+            again, where = self._again(part, doubted), as_like(doubted, part)
+            exact, shift = self._exact().weights(again, chosen["choice"][where])
+            weights[:, where] = xp.astype(exact, weights.dtype)
+            intercepts[where] = shift
+        valid = chosen["valid_targets"]
+        if not bool(xp.all(valid)):
+            weights = xp.where(valid, weights, xp.zeros_like(weights[:1, :1]))
+        intercepts = xp.where(valid, intercepts, batch.targets.constants())
+        fitted = {
+            name: values
+            for name, values in chosen.items()
+            if name not in ("choice", "doubted")
+        }
+        fitted["coef"] = xp.astype(weights, part.dtype, copy=False)
+        fitted["intercept"] = xp.astype(intercepts, part.dtype, copy=False)
+        return fitted
+
+    def _again(self, part: Array, doubted: NDArray[np.intp]) -> EigenBatch:
+        """Doubted targets of a batch in float64."""
+        xp = namespace(part)
+        some = xp.take(part, as_like(doubted, part), axis=1)
+        return self._exact().load(xp.astype(some, xp.float64))
+
+    def _exact(self) -> EigenRidge:
+        """Engine in float64, built when it is first needed."""
         if self._double is None:
             logger.info("repeating ill-conditioned targets in float64")
-            x = xp.astype(self._settings.x, xp.float64)
+            x = namespace(self._settings.x).astype(
+                self._settings.x, namespace(self._settings.x).float64
+            )
             self._double = eigen_engine(self._settings, x, self._solver)
-        where = as_like(doubted, part)
-        batch = self._double.load(xp.astype(xp.take(part, where, axis=1), xp.float64))
-        again = self._choice(batch, self._double.path(batch))
-        choice[where] = again
-        scores[where] = self._double.at(batch, again)
-        exact, shift = self._double.weights(batch, again)
-        weights[:, where] = xp.astype(exact, weights.dtype)
-        intercepts[where] = shift
+        return self._double
 
 
-def in_halves(fit: Callable[[Array], Fitted], part: Array) -> Fitted:
+def in_halves(fit: Callable[[slice], Fitted], width: int, start: int = 0) -> Fitted:
     """Fit a batch; in halves, if memory runs out.
+
+    Parameters
+    ----------
+    fit : callable
+        Given a slice of the batch.
+    width : int
+        Targets from ``start`` on.
 
     Raises
     ------
     neuromm.core.ResourceLimitError
         If it does so for a single target.
     """
-    width = part.shape[1]
     try:
-        return fit(part)
+        return fit(slice(start, start + width))
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -161,9 +219,26 @@ def in_halves(fit: Callable[[Array], Fitted], part: Array) -> Fitted:
             ) from error
     half = width // 2
     logger.warning("memory ran out: going on with batches of %d targets", half)
-    left, right = in_halves(fit, part[:, :half]), in_halves(fit, part[:, half:])
-    xp = namespace(part)
-    return {name: xp.concat([left[name], right[name]], axis=-1) for name in left}
+    left = in_halves(fit, half, start)
+    return joined([left, in_halves(fit, width - half, start + half)])
+
+
+def joined(parts: Sequence[Fitted]) -> Fitted:
+    """Results of several batches, side by side."""
+    first = parts[0]
+    return {
+        name: namespace(values).concat([part[name] for part in parts], axis=-1)
+        for name, values in first.items()
+    }
+
+
+def columns_of(fitted: Fitted, columns: slice) -> Fitted:
+    """Results of some targets of a batch."""
+    return {name: values[..., columns] for name, values in fitted.items()}
+
+
+def _columns(out: Array | None, columns: slice) -> Array | None:
+    return None if out is None else out[:, columns]
 
 
 def _variance(batch: Any) -> Array:

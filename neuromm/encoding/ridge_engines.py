@@ -1,7 +1,7 @@
 """Choice of the solver of a ridge: the cheapest that fits in memory and holds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,8 +46,10 @@ class Engine(Protocol):
     def penalties(self, batch: Any, choice: Array) -> Array:
         """Penalty of each target."""
 
-    def weights(self, batch: Any, choice: Array) -> tuple[Array, Array]:
-        """Weights and intercepts."""
+    def weights(
+        self, batch: Any, choice: Array, out: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Weights and intercepts; the weights in ``out``, if they can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,11 @@ def ridge_shape(settings: RidgeSettings) -> RidgeShape:
 
 
 def ridge_engine(
-    settings: RidgeSettings, asked: Solver | None, memory_limit: int | None
+    settings: RidgeSettings,
+    asked: Solver | None,
+    memory_limit: int | None,
+    *,
+    reads_twice: bool = True,
 ) -> tuple[Engine, Solver, RidgeMemory, int | None]:
     """Build the cheapest solver that fits in memory and holds numerically.
 
@@ -107,6 +113,8 @@ def ridge_engine(
     asked : Solver or None
         Instead of the cheapest.
     memory_limit : int or None
+    reads_twice : bool
+        Targets may be read again for weights that are made at the end.
 
     Returns
     -------
@@ -118,10 +126,17 @@ def ridge_engine(
         On a GPU a share of what is free, unless it was given.
     """
     x, shape = settings.x, ridge_shape(settings)
+    # Fractions are of the weights of each fold, which are then needed to the end.
+    late = reads_twice and settings.fractions is None
+
+    def needed(solver: Solver) -> RidgeMemory:
+        memory = working_memory(shape, solver)
+        return memory if late else replace(memory, folds=0, late_share=0.0)
+
     if memory_limit is None and (free := free_memory(x)) is not None:
         memory_limit = int(_GPU_SHARE * free)
-    for solver in _candidates(settings, shape, asked, memory_limit):
-        memory = working_memory(shape, solver)
+    for solver in _candidates(settings, shape, asked, memory_limit, needed):
+        memory = needed(solver)
         target_batches(memory, 1, memory_limit)  # an error now rather than later
         engine = _built(settings, solver)
         if engine is not None:
@@ -153,6 +168,7 @@ def _candidates(
     shape: RidgeShape,
     asked: Solver | None,
     memory_limit: int | None,
+    needed: Callable[[Solver], RidgeMemory],
 ) -> list[Solver]:
     if asked is not None:
         return [asked]
@@ -163,7 +179,7 @@ def _candidates(
         return solvers
 
     def peak(solver: Solver) -> int:
-        return working_memory(shape, solver).peak(1)
+        return needed(solver).peak(1)
 
     fitting = [solver for solver in solvers if peak(solver) <= memory_limit]
     # The error then names what the smallest of them needs.

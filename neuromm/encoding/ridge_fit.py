@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from neuromm.core import UsageError
 from neuromm.encoding.fit_checkpoint import FitCheckpoint, fit_settings
 from neuromm.encoding.memory import give_back_memory, target_batches
-from neuromm.encoding.ridge_batches import BatchFit, Fitted, in_halves
+from neuromm.encoding.ridge_batches import (
+    BatchFit,
+    Fitted,
+    columns_of,
+    joined,
+)
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_engine
 from neuromm.encoding.splitters import Split
 from neuromm.encoding.target_reading import TargetReader
@@ -142,7 +147,10 @@ def fit_ridge(
         n_targets=n_targets,
         fractions=fractions,
     )
-    engine, solver, memory, limit = ridge_engine(settings, solver, memory_limit)
+    reads_twice = checkpoint is None and not targets.reads_ahead
+    engine, solver, memory, limit = ridge_engine(
+        settings, solver, memory_limit, reads_twice=reads_twice
+    )
     if targets.reads_ahead:
         ahead = x.shape[0] * itemsize(x)
         memory = replace(memory, per_target=memory.per_target + ahead)
@@ -163,14 +171,25 @@ def fit_ridge(
         results, columns = _Stored(stored), stored.pending()
     done = n_targets - sum(one.stop - one.start for one in columns)
     width = 0
+    chosen: list[Fitted] = []
     for one, part in targets.batches(columns):
         if part.shape[1] < width:
             give_back_memory()
         width = part.shape[1]
-        results.store(one, in_halves(fit, part))
+        if one.stop <= batches.n_late:
+            chosen.append(fit.chosen(part))
+        else:
+            results.store(one, fit(part, results.place(one)))
         done += width
         if progress is not None:
             progress(done, n_targets)
+    if chosen:
+        fit.forget_folds()
+        give_back_memory()
+        first = joined(chosen)
+        for one, part in targets.batches(batches.late):
+            now = columns_of(first, one)
+            results.store(one, fit.weights(part, now, results.place(one)))
     return RidgeFit(solver_form=solver.name, **results.arrays())
 
 
@@ -199,6 +218,15 @@ class _Results:
         self._on_host = is_numpy(settings.x) or not is_device_array(y)
         self._arrays: dict[str, Array] = {}
         self._n_targets = settings.n_targets
+        if is_numpy(settings.x):
+            shape = (settings.x.shape[1], self._n_targets)
+            self._arrays["coef"] = _unfilled(shape, settings.x)
+
+    def place(self, columns: slice) -> Array | None:
+        """Where the weights of a batch may be made, (n_features, width)."""
+        if "coef" not in self._arrays or not is_numpy(self._arrays["coef"]):
+            return None
+        return self._arrays["coef"][:, columns]
 
     def store(self, columns: slice, fitted: Fitted) -> None:
         """Keep a batch."""
@@ -208,7 +236,9 @@ class _Results:
             if name not in self._arrays:
                 shape = (*values.shape[:-1], self._n_targets)
                 self._arrays[name] = _unfilled(shape, values)
-            self._arrays[name][..., columns] = values
+            place = self._arrays[name][..., columns]
+            if not (self._on_host and np.may_share_memory(values, place)):
+                place[...] = values
 
     def arrays(self) -> dict[str, Array]:
         """All targets."""
@@ -220,6 +250,9 @@ class _Stored:
 
     def __init__(self, checkpoint: FitCheckpoint) -> None:
         self._checkpoint = checkpoint
+
+    def place(self, columns: slice) -> None:
+        """Nowhere: a batch is stored whole."""
 
     def store(self, columns: slice, fitted: Fitted) -> None:
         """Keep a batch."""

@@ -123,9 +123,15 @@ class CholeskyRidge:
         return penalties
 
     def weights(
-        self, batch: CholeskyBatch, choice: NDArray[np.intp]
+        self,
+        batch: CholeskyBatch,
+        choice: NDArray[np.intp],
+        out: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Weights and intercepts of a fit of all rows, as `EigenRidge.weights`."""
+        """Weights and intercepts of a fit of all rows, as `EigenRidge.weights`.
+
+        They are few, and never made in ``out``.
+        """
         solve, mean = self._solver(self._final, batch.y)
         weights = np.empty((self._x.shape[1], batch.y.shape[1]))
         for number in np.unique(choice):

@@ -96,7 +96,9 @@ def uses_cross_products(form: Form, n_parts: int, n_folds: int) -> bool:
     return form == "primal" and n_parts <= 4 * n_folds + 1
 
 
-def to_weights(factors: tuple[Array, ...], shrunken: Array) -> Array:
+def to_weights(
+    factors: tuple[Array, ...], shrunken: Array, out: Array | None = None
+) -> Array:
     """Weights of features from shrunken modes, (n_features, n_targets).
 
     Those of a target are adjacent in memory: so they are stored.
@@ -106,12 +108,18 @@ def to_weights(factors: tuple[Array, ...], shrunken: Array) -> Array:
     factors : tuple of arrays
         As `FeatureRows.to_features` gives them.
     shrunken : array of shape (rank, n_targets)
+    out : array of shape (n_features, n_targets), optional
+        Takes the weights, if it is NumPy's.
     """
     xp = namespace(shrunken)
     rows = xp.matrix_transpose(shrunken)
-    for factor in reversed(factors):
+    last, *others = factors
+    for factor in reversed(others):
         rows = rows @ xp.matrix_transpose(factor)
-    return xp.matrix_transpose(rows)
+    if out is None or not is_numpy(out):
+        return xp.matrix_transpose(rows @ xp.matrix_transpose(last))
+    np.matmul(rows, last.T, out=out.T)
+    return out
 
 
 def at_mean(mean: Array, weights: Array) -> Array:

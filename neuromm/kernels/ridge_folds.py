@@ -126,19 +126,27 @@ class EigenRidge:
         self._final = replace(self._final, vectors=None)  # applied in the data's kind
 
     def load(self, y: Array) -> EigenBatch:
-        """Centre a batch of targets of shape (n_samples, n_targets)."""
+        """Centre a batch of targets of shape (n_samples, n_targets).
+
+        After `forget_folds` it will do for `weights` alone.
+        """
         targets = target_rows(y, self.parts)
         crosses = self._features.cross_products(targets)
         nothing: list[Array | None] = [None] * len(self._folds)
         if crosses is None:
             return EigenBatch(targets, nothing, nothing.copy(), None)
+        counts = self.parts.train[: len(self._folds)]
         *train, everything = fold_sums(
-            crosses, np.vstack([self.parts.train, self.parts.everything])
+            crosses, np.vstack([counts, self.parts.everything])
         )
         test = nothing
         if any(fold.test.shift is not None for fold in self._folds):
             test = fold_sums(crosses, self.parts.test)
         return EigenBatch(targets, train, test, everything)
+
+    def forget_folds(self) -> None:
+        """Give back the memory of all folds, once every penalty is chosen."""
+        self._folds = []
 
     def path(self, batch: EigenBatch) -> Array:
         """Score of every penalty, averaged over folds.
@@ -229,7 +237,9 @@ class EigenRidge:
         """Penalty of each target, (n_targets,), float64."""
         return namespace(choice).take(as_like(self.alphas, batch.targets.rows), choice)
 
-    def weights(self, batch: EigenBatch, choice: Array) -> tuple[Array, Array]:
+    def weights(
+        self, batch: EigenBatch, choice: Array, out: Array | None = None
+    ) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows with one penalty a target.
 
         Parameters
@@ -237,6 +247,8 @@ class EigenRidge:
         batch : EigenBatch
         choice : integer array of shape (n_targets,)
             Position of the penalty in ``alphas``.
+        out : array of shape (n_features, n_targets), optional
+            Where the weights may be made.
 
         Returns
         -------
@@ -245,17 +257,18 @@ class EigenRidge:
         """
         z = self._final_projection(batch)
         if not runs_kernels(z):
-            return self._weights(
-                batch, _shrunken(z, self._final, self.penalties(batch, choice))
-            )
+            alphas = self.penalties(batch, choice)
+            return self._weights(batch, _shrunken(z, self._final, alphas), out)
         from neuromm.kernels import gpu_ridge
 
         modes = self._final
         divisors = modes.eigenvalues + self.alphas[:, None] / modes.unit
         gpu_ridge.shrink_gather(z, 1 / divisors, choice)
-        return self._weights(batch, z)
+        return self._weights(batch, z, out)
 
-    def weights_at(self, batch: EigenBatch, alphas: Array) -> tuple[Array, Array]:
+    def weights_at(
+        self, batch: EigenBatch, alphas: Array, out: Array | None = None
+    ) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows with any penalty a target.
 
         The penalty enters as a division of (rank, n_targets) projections: there is
@@ -265,6 +278,8 @@ class EigenRidge:
         ----------
         batch : EigenBatch
         alphas : array of shape (n_targets,), float64
+        out : array of shape (n_features, n_targets), optional
+            Where the weights may be made.
 
         Returns
         -------
@@ -272,10 +287,12 @@ class EigenRidge:
         intercepts : array of shape (n_targets,), float64
         """
         z = self._final_projection(batch)
-        return self._weights(batch, _shrunken(z, self._final, alphas))
+        return self._weights(batch, _shrunken(z, self._final, alphas), out)
 
-    def _weights(self, batch: EigenBatch, shrunken: Array) -> tuple[Array, Array]:
-        weights = to_weights(self._to_features, shrunken)
+    def _weights(
+        self, batch: EigenBatch, shrunken: Array, out: Array | None = None
+    ) -> tuple[Array, Array]:
+        weights = to_weights(self._to_features, shrunken, out)
         mean = self._mean(batch, self.parts.everything)
         return weights, mean - at_mean(self._x_mean, weights)
 

@@ -101,9 +101,11 @@ class FractionalRidge:
         chosen = np.take_along_axis(alphas, host_array(choice)[None, :], axis=0)[0]
         return as_like(chosen, batch.targets.means)
 
-    def weights(self, batch: EigenBatch, choice: Array) -> tuple[Array, Array]:
+    def weights(
+        self, batch: EigenBatch, choice: Array, out: Array | None = None
+    ) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows, as `EigenRidge.weights`."""
-        return self._engine.weights_at(batch, self.penalties(batch, choice))
+        return self._engine.weights_at(batch, self.penalties(batch, choice), out)
 
     def _alphas(
         self, batch: EigenBatch, fractions: NDArray[np.float64]

@@ -317,7 +317,9 @@ class HoldOutRidge:
         """Penalty of each target, (n_targets,), float64."""
         return namespace(choice).take(as_like(self.alphas, batch.rows), choice)
 
-    def weights(self, batch: HoldOutBatch, choice: Array) -> tuple[Array, Array]:
+    def weights(
+        self, batch: HoldOutBatch, choice: Array, out: Array | None = None
+    ) -> tuple[Array, Array]:
         """Weights and intercepts of a fit of all rows, as `EigenRidge.weights`."""
         xp = namespace(batch.rows)
         modes = self._modes
@@ -327,7 +329,7 @@ class HoldOutRidge:
             table = table * np.sqrt(values)
         table = as_like(table, batch.z, dtype=batch.z.dtype)
         weights = xp.take(table, choice, axis=1) * batch.z
-        weights = to_weights(self._to_features, weights)
+        weights = to_weights(self._to_features, weights, out)
         return weights, batch.mean - at_mean(self._x_mean, weights)
 
     def _left(self, row: int, like: Array) -> Array:

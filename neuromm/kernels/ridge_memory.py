@@ -16,6 +16,9 @@ from neuromm.kernels.ridge_hold_out import (
 
 __all__ = ["RidgeMemory", "working_memory"]
 
+# Weights that are made late need the cross-products of their targets once more.
+_LATE_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class RidgeMemory:
@@ -33,6 +36,10 @@ class RidgeMemory:
         For each target of a batch.
     per_sliced, per_slice : int
         For each target of a slice of a batch, and of a slice at most.
+    folds : int
+        Of ``kept``, what may be given up before the last weights are made.
+    late_share : float
+        Share of the targets whose weights may as well be made then.
     """
 
     building: int
@@ -41,10 +48,20 @@ class RidgeMemory:
     per_target: int
     per_sliced: int = 0
     per_slice: int = 0
+    folds: int = 0
+    late_share: float = 0.0
 
     def peak(self, width: int) -> int:
-        """Bytes with batches of ``width`` targets, one after the other."""
-        return max(self.building, self.kept + self.results + self.of_batch(width))
+        """Bytes with batches of ``width`` targets, at the least.
+
+        Folds that may be given up are given up before there are weights.
+        """
+        batch = self.of_batch(width)
+        return max(self.building, self.kept + batch, self.at_last(batch))
+
+    def at_last(self, batch: int) -> int:
+        """Bytes once folds are given up, with all results and so large a batch."""
+        return self.kept - self.folds + self.results + batch
 
     def of_batch(self, width: int) -> int:
         """Bytes of a batch of ``width`` targets, beside its results."""
@@ -79,19 +96,27 @@ def working_memory(shape: RidgeShape, solver: Solver) -> RidgeMemory:
     """
     p, v, size = shape.n_features, shape.n_targets, shape.itemsize
     results = size * p * v + (8 + 8 + 8 + 1) * v
-    sliced: Sequence[float] = (0.0, 0.0)
+    sliced: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
     if solver.method == "hold-out":
         building, kept, per_target, *sliced = _hold_out(shape, solver)
     elif solver.method == "cholesky":
         building, kept, per_target = _cholesky(shape, solver)
     else:
-        building, kept, per_target = _eigen(shape, solver)
+        building, kept, per_target, *sliced = _eigen(shape, solver)
+    per_sliced, per_slice, folds, late_share = sliced
     return RidgeMemory(
-        int(building), int(kept), int(results), int(per_target), *map(int, sliced)
+        building=int(building),
+        kept=int(kept),
+        results=int(results),
+        per_target=int(per_target),
+        per_sliced=int(per_sliced),
+        per_slice=int(per_slice),
+        folds=int(folds),
+        late_share=late_share,
     )
 
 
-def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
+def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, ...]:
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     n_train, m, r = shape.n_train, shape.n_test, shape.rank
     n_folds, full = shape.n_folds, shape.full_rank
@@ -99,11 +124,11 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
     differences = solver.method == "divided-difference"
     train: float = p * r if by_cross else n_train * r
     test = m * r if m <= r or not by_cross else r * r
-    kept: float = size * n_folds * (train + test + (r * r if differences else 0))
-    kept += size * (p * full if by_cross else n * full + p * full)
+    folds: float = size * n_folds * (train + test + (r * r if differences else 0))
+    kept = folds + size * (p * full if by_cross else n * full + p * full)
     transient = max(
         _decomposition(shape, solver, n_train),
-        8 * ((9 * r * r if differences else 0) + 2 * m * r),
+        8 * ((4 * r * r if differences else 0) + 2 * m * r),
     )
     building = kept + max(transient, _decomposition(shape, solver, n))
     by_square = by_cross and m > r
@@ -118,21 +143,21 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
         columns = n + n_folds * r + 3 * r + held + 2 * n_train + p
     per_target: float = size * columns
     per_target += 8 * (shape.n_alphas * (n_folds + 3) + 4 * shape.n_parts)
-    return building, kept, per_target
+    # By rows, a late projection costs what an early one does.
+    late_share = _LATE_SHARE if by_cross else 1.0
+    return building, kept, per_target, 0.0, 0.0, folds, late_share
 
 
 def _decomposition(shape: RidgeShape, solver: Solver, n_rows: float) -> float:
     """Bytes while one matrix is decomposed: itself, a copy, vectors, LAPACK's 2 r^2."""
     p = shape.n_features
     if solver.form == "primal":
-        return float(8 * (2 * min(n_rows, 512) * p + 5 * p * p))
+        return float(8 * (2 * min(n_rows, 512) * p + 6 * p * p))
     kernel = 8 * shape.n_samples**2
     return float(kernel + 8 * 6 * n_rows**2)
 
 
-def _hold_out(
-    shape: RidgeShape, solver: Solver
-) -> tuple[float, float, float, float, float]:
+def _hold_out(shape: RidgeShape, solver: Solver) -> tuple[float, ...]:
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     m, r, n_alphas = shape.n_test, shape.full_rank, shape.n_alphas
     n_curves = shape.n_curves
@@ -148,7 +173,8 @@ def _hold_out(
     per_target = size * (3 * n + outside + 2 * r + p) + 8 * n_alphas * 3
     # The curves of a slice of them, and errors of some held-out rows of it.
     one = size * curve_numbers(n, r, m, n_curves, n_curves, n_alphas)
-    return building, kept, per_target, one, max(CURVE_BYTES, NARROWEST_SLICE * one)
+    slices = one, max(CURVE_BYTES, NARROWEST_SLICE * one)
+    return building, kept, per_target, *slices, 0.0, 0.0
 
 
 def _cholesky(shape: RidgeShape, solver: Solver) -> tuple[float, float, float]:
