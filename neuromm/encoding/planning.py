@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from neuromm.encoding.memory import give_back_memory, parse_memory, target_batches
+from neuromm.encoding.ridge_engines import bases_at_once
 from neuromm.kernels import (
     RidgeShape,
     Solver,
@@ -109,10 +110,11 @@ def plan(
     solver = fitting[0] if fitting else solvers[0]
     memory = working_memory(shape, solver)
     batches = target_batches(memory, n_targets, limit)
+    groups = bases_at_once(shape, solver, memory, batches.peak, limit)
     seconds = _seconds(shape, solver, kind)
     give_back_memory()
     return Plan(
-        peak_memory=batches.peak,
+        peak_memory=max(batches.peak, memory.built(groups)),
         seconds=seconds,
         solver_form=solver.name,
         target_batch=batches.widest,

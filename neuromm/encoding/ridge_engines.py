@@ -17,18 +17,31 @@ from neuromm.kernels import (
     RidgeShape,
     Solver,
     cheapest_solvers,
+    operation_count,
     row_parts,
     working_memory,
 )
 from neuromm.kernels.arrays import Array, free_memory, is_numpy, itemsize
+from neuromm.kernels.blas_threads import n_blas_threads
 from neuromm.kernels.ridge_fractions import FractionalRidge
 from neuromm.kernels.ridge_hold_out import holds_out_the_rest
 from neuromm.kernels.ridge_modes import Scoring
 
-__all__ = ["Engine", "RidgeSettings", "eigen_engine", "ridge_engine", "ridge_shape"]
+__all__ = [
+    "Engine",
+    "RidgeSettings",
+    "bases_at_once",
+    "eigen_engine",
+    "ridge_engine",
+    "ridge_shape",
+]
 
 # Of what is free on a GPU, this share is taken where no limit is given.
 _GPU_SHARE = 0.6
+
+# From this share of the operations on, decompositions may take so much more memory than
+# the rest of a fit.
+_MUCH, _MORE_MEMORY = 0.15, 1.25
 
 
 class Engine(Protocol):
@@ -137,8 +150,12 @@ def ridge_engine(
         memory_limit = int(_GPU_SHARE * free)
     for solver in _candidates(settings, shape, asked, memory_limit, needed):
         memory = needed(solver)
-        target_batches(memory, 1, memory_limit)  # an error now rather than later
-        engine = _built(settings, solver)
+        # An error now rather than later.
+        later = target_batches(memory, settings.n_targets, memory_limit).peak
+        groups = []
+        if is_numpy(x):
+            groups = bases_at_once(shape, solver, memory, later, memory_limit)
+        engine = _built(settings, solver, groups)
         if engine is not None:
             give_back_memory()
             return engine, solver, memory, memory_limit
@@ -149,8 +166,47 @@ def ridge_engine(
     )
 
 
-def eigen_engine(settings: RidgeSettings, x: Array, solver: Solver) -> EigenRidge:
-    """Engine in the eigenbasis of each fold, of features in any precision."""
+def bases_at_once(
+    shape: RidgeShape,
+    solver: Solver,
+    memory: RidgeMemory,
+    later: int,
+    memory_limit: int | None,
+) -> list[int]:
+    """How many bases are built at once, one group after the other.
+
+    Parameters
+    ----------
+    shape : RidgeShape
+    solver : Solver
+    memory : RidgeMemory
+    later : int
+        Bytes that the fit takes when targets pass.
+    memory_limit : int or None
+    """
+    if not memory.decomposing:
+        return []
+    cost, room = operation_count(shape, solver), later
+    if cost.decomposition > _MUCH * cost.products:
+        room = int(_MORE_MEMORY * later)
+    if memory_limit is not None:
+        room = min(room, max(memory_limit, memory.building))
+    return memory.side_by_side(shape.n_folds, n_blas_threads(), room)
+
+
+def eigen_engine(
+    settings: RidgeSettings, x: Array, solver: Solver, side_by_side: Sequence[int] = ()
+) -> EigenRidge:
+    """Engine in the eigenbasis of each fold, of features in any precision.
+
+    Parameters
+    ----------
+    settings : RidgeSettings
+    x : array of shape (n_samples, n_features)
+    solver : Solver
+    side_by_side : sequence of int
+        Folds that are decomposed at once.
+    """
     return EigenRidge(
         x,
         settings.splits,
@@ -160,6 +216,7 @@ def eigen_engine(settings: RidgeSettings, x: Array, solver: Solver) -> EigenRidg
         scoring=settings.scoring,
         fit_intercept=settings.fit_intercept,
         n_targets=settings.n_targets,
+        side_by_side=side_by_side,
     )
 
 
@@ -186,12 +243,14 @@ def _candidates(
     return fitting or sorted(solvers, key=peak)[:1]
 
 
-def _built(settings: RidgeSettings, solver: Solver) -> Engine | None:
+def _built(
+    settings: RidgeSettings, solver: Solver, side_by_side: Sequence[int]
+) -> Engine | None:
     """Engine of a solver; None if it would lose its digits with these data."""
     if settings.fractions is not None:
         if solver.method != "direct":
             raise UsageError(f"fracs are scored directly, not by {solver.name}")
-        engine = eigen_engine(settings, settings.x, solver)
+        engine = eigen_engine(settings, settings.x, solver, side_by_side)
         return FractionalRidge(engine, settings.fractions)
     if solver.method == "hold-out":
         return _held_out(settings, solver)
@@ -209,7 +268,7 @@ def _built(settings: RidgeSettings, solver: Solver) -> Engine | None:
             fit_intercept=settings.fit_intercept,
         )
         return factored if factored.is_accurate else None
-    return eigen_engine(settings, settings.x, solver)
+    return eigen_engine(settings, settings.x, solver, side_by_side)
 
 
 def _held_out(settings: RidgeSettings, solver: Solver) -> Engine | None:

@@ -8,9 +8,10 @@ rows that folds share (`neuromm.kernels.row_parts`), which pass over the targets
 for all folds and for the final fit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from neuromm.kernels.arrays import (
     namespace,
     runs_kernels,
 )
+from neuromm.kernels.blas_threads import side_by_side as run_side_by_side
 from neuromm.kernels.column_statistics import column_dot
 from neuromm.kernels.ridge_batch import EigenBatch, FoldSide, FoldTargets
 from neuromm.kernels.ridge_features import (
@@ -87,6 +89,9 @@ class EigenRidge:
     fit_intercept : bool
     n_targets : int
         Of all batches; decides in which order products are cheaper.
+    side_by_side : sequence of int
+        How many bases are built at once, that of all rows first, then those of folds,
+        one group after the other; by default one.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class EigenRidge:
         scoring: Scoring,
         fit_intercept: bool,
         n_targets: int,
+        side_by_side: Sequence[int] = (),
     ) -> None:
         self.alphas = alphas
         self.scoring = scoring
@@ -114,16 +120,17 @@ class EigenRidge:
             fit_intercept,
             by_cross=uses_cross_products(form, n_parts, n_folds),
         )
-        self._folds = [
-            self._fold(train, test, method)
-            for train, test in zip(self.parts.train, self.parts.test, strict=True)
-        ]
-        everything = self.parts.everything
-        self._final = self._features.modes(everything)
-        self._x_mean = self._features.mean(everything)
-        self._to_features = self._features.to_features(self._final, n_targets)
+        self._x_mean = self._features.mean(self.parts.everything)
+        jobs: list[Callable[[], Any]] = [partial(self._all_rows, n_targets)]
+        for train, test in zip(self.parts.train, self.parts.test, strict=True):
+            jobs.append(partial(self._fold, train, test, method))
+        built: list[Any] = []
+        for group in side_by_side or [1] * len(jobs):
+            start = len(built)
+            built += run_side_by_side(jobs[start : start + group])
+        (self._final, self._to_features), *folds = built
+        self._folds: list[_Fold] = folds
         self._features.forget_kernel()
-        self._final = replace(self._final, vectors=None)  # applied in the data's kind
 
     def load(self, y: Array) -> EigenBatch:
         """Centre a batch of targets of shape (n_samples, n_targets).
@@ -301,6 +308,12 @@ class EigenRidge:
         side = FoldSide(self._final.train, None, everything, self._features.by_cross)
         mean = self._mean(batch, everything)
         return side.project(batch.targets, batch.everything, mean)
+
+    def _all_rows(self, n_targets: int) -> tuple[Modes, tuple[Array, ...]]:
+        """Modes of all rows, and what takes them to weights."""
+        modes = self._features.modes(self.parts.everything)
+        factors = self._features.to_features(modes, n_targets)
+        return replace(modes, vectors=None), factors  # applied in the data's kind
 
     def _fold(self, train: Counts, test: Counts, method: EigenMethod) -> _Fold:
         modes = self._features.modes(train)

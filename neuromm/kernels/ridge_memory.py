@@ -40,6 +40,10 @@ class RidgeMemory:
         Of ``kept``, what may be given up before the last weights are made.
     late_share : float
         Share of the targets whose weights may as well be made then.
+    decomposing, decomposing_all : int
+        While the basis of a fold is built, and that of all rows.
+    waiting : int
+        Beside them.
     """
 
     building: int
@@ -50,6 +54,9 @@ class RidgeMemory:
     per_slice: int = 0
     folds: int = 0
     late_share: float = 0.0
+    decomposing: int = 0
+    decomposing_all: int = 0
+    waiting: int = 0
 
     def peak(self, width: int) -> int:
         """Bytes with batches of ``width`` targets, at the least.
@@ -62,6 +69,41 @@ class RidgeMemory:
     def at_last(self, batch: int) -> int:
         """Bytes once folds are given up, with all results and so large a batch."""
         return self.kept - self.folds + self.results + batch
+
+    def side_by_side(self, n_folds: int, n_threads: int, room: int) -> list[int]:
+        """How many bases may be built at once, one group after the other.
+
+        That of all rows comes first, then those of the folds.
+
+        Parameters
+        ----------
+        n_folds, n_threads : int
+        room : int
+            Bytes.
+        """
+        groups: list[int] = []
+        while (done := sum(groups)) <= n_folds:
+            free = room - self._building(done, 1, n_folds)
+            more = free // max(self.decomposing, 1)
+            groups.append(1 + max(min(n_threads - 1, n_folds - done, more), 0))
+        return groups
+
+    def built(self, groups: Sequence[int]) -> int:
+        """Bytes while bases are built in groups, as `side_by_side` gives them."""
+        peak, done = self.building, 0
+        for group in groups:
+            if group > 1:
+                peak = max(peak, self._building(done, group, sum(groups) - 1))
+            done += group
+        return peak
+
+    def _building(self, done: int, group: int, n_folds: int) -> int:
+        """Bytes while some bases are built beside those that are done."""
+        if not done:
+            more = (group - 1) * self.decomposing
+            return self.waiting + self.decomposing_all + more
+        kept = self.kept - self.folds + (done - 1) * self.folds // n_folds
+        return self.waiting + kept + group * self.decomposing
 
     def of_batch(self, width: int) -> int:
         """Bytes of a batch of ``width`` targets, beside its results."""
@@ -96,14 +138,17 @@ def working_memory(shape: RidgeShape, solver: Solver) -> RidgeMemory:
     """
     p, v, size = shape.n_features, shape.n_targets, shape.itemsize
     results = size * p * v + (8 + 8 + 8 + 1) * v
-    sliced: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    sliced: Sequence[float] = (0.0,) * 4
+    building_more: Sequence[float] = (0.0,) * 3
     if solver.method == "hold-out":
         building, kept, per_target, *sliced = _hold_out(shape, solver)
     elif solver.method == "cholesky":
         building, kept, per_target = _cholesky(shape, solver)
     else:
-        building, kept, per_target, *sliced = _eigen(shape, solver)
+        building, kept, per_target, *folds_of = _eigen(shape, solver)
+        sliced, building_more = (0.0, 0.0, *folds_of[:2]), folds_of[2:]
     per_sliced, per_slice, folds, late_share = sliced
+    decomposing, decomposing_all, waiting = building_more
     return RidgeMemory(
         building=int(building),
         kept=int(kept),
@@ -113,6 +158,9 @@ def working_memory(shape: RidgeShape, solver: Solver) -> RidgeMemory:
         per_slice=int(per_slice),
         folds=int(folds),
         late_share=late_share,
+        decomposing=int(decomposing),
+        decomposing_all=int(decomposing_all),
+        waiting=int(waiting),
     )
 
 
@@ -130,7 +178,8 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, ...]:
         _decomposition(shape, solver, n_train),
         8 * ((4 * r * r if differences else 0) + 2 * m * r),
     )
-    building = kept + max(transient, _decomposition(shape, solver, n))
+    everything = _decomposition(shape, solver, n)
+    building = max(kept + transient, everything)
     by_square = by_cross and m > r
     # Sums of cross-products give way to projections, fold by fold.
     held = 0 if by_square else 2 * m
@@ -145,7 +194,11 @@ def _eigen(shape: RidgeShape, solver: Solver) -> tuple[float, ...]:
     per_target += 8 * (shape.n_alphas * (n_folds + 3) + 4 * shape.n_parts)
     # By rows, a late projection costs what an early one does.
     late_share = _LATE_SHARE if by_cross else 1.0
-    return building, kept, per_target, 0.0, 0.0, folds, late_share
+    # Beside what is decomposed lie the kernel of all rows, or the Grams of all folds.
+    kernel = 8.0 * n * n if solver.form == "dual" else 0.0
+    waiting = kernel or 8.0 * n_folds * p * p
+    at_work = transient - kernel, everything - kernel, waiting
+    return building, kept, per_target, folds, late_share, *at_work
 
 
 def _decomposition(shape: RidgeShape, solver: Solver, n_rows: float) -> float:
