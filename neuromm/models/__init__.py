@@ -1,0 +1,42 @@
+"""The published models, each from its paper: settings, a named output and a card."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuromm.models.card import ModelCard
+    from neuromm.models.intensity import IntensityScaling, TrainedRange
+    from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
+    from neuromm.models.volume_prediction import predict_volume
+
+__all__ = [
+    "IVDNet",
+    "IVDNetConfig",
+    "IVDNetOutput",
+    "IntensityScaling",
+    "ModelCard",
+    "TrainedRange",
+    "predict_volume",
+]
+
+_HOMES = {
+    "IVDNet": "neuromm.models.ivdnet",
+    "IVDNetConfig": "neuromm.models.ivdnet",
+    "IVDNetOutput": "neuromm.models.ivdnet",
+    "IntensityScaling": "neuromm.models.intensity",
+    "ModelCard": "neuromm.models.card",
+    "TrainedRange": "neuromm.models.intensity",
+    "predict_volume": "neuromm.models.volume_prediction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
