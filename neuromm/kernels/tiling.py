@@ -13,10 +13,20 @@ _PANEL_BYTES = 2**20
 _MIN_ROWS = 16  # fewer would starve the products
 
 
-def tiles(n_rows: int, n_columns: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of rows and columns, one row of tiles after the other."""
-    for rows in _slices(n_rows, _TILE_ROWS):
-        for columns in _slices(n_columns, _TILE_COLUMNS):
+def tiles(
+    n_rows: int, n_columns: int, shape: tuple[int, int] | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Slices of rows and columns, one row of tiles after the other.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+    shape : tuple of two ints, optional
+        Of a tile, smaller than the default where many are held at a time.
+    """
+    height, width = shape or (_TILE_ROWS, _TILE_COLUMNS)
+    for rows in _slices(n_rows, height):
+        for columns in _slices(n_columns, width):
             yield rows, columns
 
 

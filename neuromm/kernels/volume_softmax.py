@@ -1,4 +1,4 @@
-"""Volumes spanned by a row and a group of rows, and the softmax over them, by panels.
+"""Volumes spanned by a row and a group of rows, and the softmax over them, by tiles.
 
 The volume of the parallelotope of a unit vector l and vectors o_1 … o_k is
 sqrt(det(M) (1 - sum_m (q_m . l)^2)), where M is the Gram matrix of the o and the q are
@@ -12,19 +12,21 @@ ICLR, arXiv 2412.11959 (the volume; the rewriting is ours).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuromm.kernels.tiling import full_precision, panels
+from neuromm.kernels.tiling import full_precision, panels, tiles
 
 __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalisers"]
 
 # Squared volumes below are raised to it and have gradient 0, as the square root is
 # infinitely steep at 0.
 SQUARED_FLOOR = 1e-6
+
+_TILE = 128, 512  # about eight are held at a time, in the cache of a core
 
 
 def volume_normalisers(
@@ -76,9 +78,9 @@ def pair_volumes(anchor: Tensor, others: Tensor) -> Tensor:
     volumes = anchor.new_empty((len(anchor), others.shape[1]))
     with full_precision(anchor.device):
         spans = _spans(others)
-        for part in panels(len(anchor), others.shape[1], anchor.element_size()):
-            _, squared = _squared(anchor[part], spans)
-            volumes[part] = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
+        for part, other in tiles(*volumes.shape, _TILE):
+            _, squared = _squared(anchor, spans, part, other)
+            volumes[part, other] = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
     return volumes
 
 
@@ -111,33 +113,44 @@ def _residual(anchor: Tensor, spans: _Spans) -> Tensor:
     return rest.square().sum(dim=1)
 
 
-def _squared(anchor: Tensor, spans: _Spans) -> tuple[list[Tensor], Tensor]:
+def _squared(
+    anchor: Tensor, spans: _Spans, part: slice, other: slice
+) -> tuple[list[Tensor], Tensor]:
     """Cosines with each axis, and the squared volumes, of anchors by samples."""
-    cosines = [anchor @ axis.T for axis in spans.basis]
+    cosines = [anchor[part] @ axis[other].T for axis in spans.basis]
     squared = torch.ones_like(cosines[0])
     for cosine in cosines:
         squared.addcmul_(cosine, cosine, value=-1)
-    return cosines, squared.mul_(spans.determinant)
+    return cosines, squared.mul_(spans.determinant[other])
+
+
+def _own(part: slice, other: slice) -> tuple[slice, slice, slice]:
+    """Samples of which rows and columns of a tile hold the match, and its places."""
+    same = slice(max(part.start, other.start), min(part.stop, other.stop))
+    if same.start >= same.stop:
+        return slice(0), slice(0), slice(0)
+    rows = slice(same.start - part.start, same.stop - part.start)
+    return same, rows, slice(same.start - other.start, same.stop - other.start)
 
 
 class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, others: Tensor, scale: Tensor) -> Any:
-        n_samples = len(anchor)
-        rows, row_sums = anchor.new_empty(n_samples), anchor.new_empty(n_samples)
-        columns = anchor.new_full((n_samples,), -torch.inf)
-        factor, size = -scale.to(anchor), anchor.element_size()
+        n_samples, factor = len(anchor), -scale.to(anchor)
+        row_sums = anchor.new_zeros(n_samples)
+        rows, columns = anchor.new_full((2, n_samples), -torch.inf)
         with full_precision(anchor.device):
             spans = _spans(others)
             matched = spans.determinant * _residual(anchor, spans)
-            for part in panels(n_samples, len(others) * n_samples, size):
-                _, squared = _squared(anchor[part], spans)
-                squared.diagonal(part.start).copy_(matched[part])
+            for part, other in tiles(n_samples, n_samples, _TILE):
+                _, squared = _squared(anchor, spans, part, other)
+                same, i, j = _own(part, other)
+                squared[i, j].diagonal().copy_(matched[same])
                 volume = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
-                row_sums[part] = volume.sum(dim=1)
+                row_sums[part] += volume.sum(dim=1)
                 logits = volume.mul_(factor)
-                rows[part] = logits.logsumexp(dim=1)
-                columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
+                rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
+                columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
         ctx.save_for_backward(
             anchor, spans.basis, spans.triangle, spans.determinant, scale, rows,
             columns, matched,
@@ -152,32 +165,57 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
         anchor, basis, triangle, determinant, scale = ctx.saved_tensors[:5]
         rows, columns, matched = ctx.saved_tensors[5:]
         spans = _Spans(basis, triangle, determinant)
-        factor = -scale.to(anchor)
-        held = len(basis) * len(anchor)  # cosines with each axis are kept at once
-        grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(basis)
-        heights = torch.zeros_like(determinant)
-        grad_scale = torch.zeros_like(scale, dtype=anchor.dtype)
+        gradients = _Gradients(of_rows, of_columns, of_sums, of_own)
         with full_precision(anchor.device):
-            for part in panels(len(anchor), held, anchor.element_size()):
-                cosines, squared = _squared(anchor[part], spans)
-                squared.diagonal(part.start).copy_(matched[part])
-                volume = squared.clamp_min(SQUARED_FLOOR).sqrt_()
-                logits = volume * factor
-                slope = (logits - rows[part, None]).exp_().mul_(of_rows[part, None])
-                slope.addcmul_(logits.sub_(columns).exp_(), of_columns)
-                grad_scale -= torch.linalg.vecdot(slope, volume).sum()
-                slope.mul_(factor).add_(of_sums[part, None])
-                slope.diagonal(part.start).add_(of_own[part])
-                # From V to V^2, with sub-gradient 0 at the floor; D_j enters here.
-                slope.div_(volume.mul_(2)).masked_fill_(squared <= SQUARED_FLOOR, 0)
-                heights += (slope * squared).sum(dim=0)
-                slope.mul_(determinant)
-                for cosine, axis, moment in zip(cosines, basis, moments, strict=True):
-                    cosine.mul_(slope)
-                    grad_anchor[part].addmm_(cosine, axis, alpha=-2)
-                    moment.addmm_(cosine.T, anchor[part])
+            grad_anchor, moments, heights, grad_scale = _moments(
+                anchor, spans, matched, -scale.to(anchor), rows, columns, gradients
+            )
             grad_others = _grad_of_others(spans, moments, heights)
         return grad_anchor, grad_others, grad_scale.to(scale)
+
+
+class _Gradients(NamedTuple):
+    """Of what `volume_normalisers` returns."""
+
+    rows: Tensor
+    columns: Tensor
+    sums: Tensor
+    own: Tensor
+
+
+def _moments(
+    anchor: Tensor,
+    spans: _Spans,
+    matched: Tensor,
+    factor: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    grad: _Gradients,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient of the anchor, D_j H_j and D_j e_j of each sample, and of the scale."""
+    grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(spans.basis)
+    heights = torch.zeros_like(spans.determinant)
+    grad_scale = torch.zeros_like(factor)
+    for part, other in tiles(len(anchor), len(anchor), _TILE):
+        cosines, squared = _squared(anchor, spans, part, other)
+        same, i, j = _own(part, other)
+        squared[i, j].diagonal().copy_(matched[same])
+        volume = squared.clamp_min(SQUARED_FLOOR).sqrt_()
+        logits = volume * factor
+        slope = (logits - rows[part, None]).exp_().mul_(grad.rows[part, None])
+        slope.addcmul_(logits.sub_(columns[other]).exp_(), grad.columns[other])
+        grad_scale -= torch.linalg.vecdot(slope, volume).sum()
+        slope.mul_(factor).add_(grad.sums[part, None])
+        slope[i, j].diagonal().add_(grad.own[same])
+        # From V to V^2, with sub-gradient 0 at the floor; D_j enters here.
+        slope.div_(volume.mul_(2)).masked_fill_(squared <= SQUARED_FLOOR, 0)
+        heights[other] += (slope * squared).sum(dim=0)
+        slope.mul_(spans.determinant[other])
+        for cosine, axis, moment in zip(cosines, spans.basis, moments, strict=True):
+            cosine.mul_(slope)
+            grad_anchor[part].addmm_(cosine, axis[other], alpha=-2)
+            moment[other].addmm_(cosine.T, anchor[part])
+    return grad_anchor, moments, heights, grad_scale
 
 
 def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from neuromm.kernels import tiling
+from neuromm.kernels import volume_softmax
 from neuromm.losses.volume import GramVolume, gram_volume, gram_volumes
 
 SIZES = (1, 2, 31, 32, 33, 127)
@@ -48,7 +48,7 @@ def _gradients(loss, rows):
 @pytest.mark.parametrize("n_samples", SIZES)
 @pytest.mark.parametrize("n_others", [1, 2, 3])
 def test_volume_loss_is_that_of_stacked_determinants(monkeypatch, n_samples, n_others):
-    monkeypatch.setattr(tiling, "_PANEL_BYTES", 32 * 8 * n_samples)
+    monkeypatch.setattr(volume_softmax, "_TILE", (32, 48))
     anchor, others = _batch(n_samples, n_others)
     leaves = [rows.requires_grad_() for rows in (anchor, *others)]
     fast = gram_volume(anchor, others, label_smoothing=0.1)
