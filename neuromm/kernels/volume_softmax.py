@@ -26,7 +26,7 @@ __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalise
 # infinitely steep at 0.
 SQUARED_FLOOR = 1e-6
 
-_TILE = 128, 512  # about eight are held at a time, in the cache of a core
+_TILE = 256, 512  # about eight are held at a time, in the cache of a core
 
 
 def volume_normalisers(
@@ -86,42 +86,49 @@ def pair_volumes(anchor: Tensor, others: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Spans:
-    """The span of each sample's others: o_jm = sum_n basis_jn triangle_jnm."""
+    """The span of each sample's others: o_jm = sum_n q_jn triangle_jnm.
 
-    basis: Tensor  # (n_others, n_samples, n_features)
+    The axes are q_jn, of norm 1, times the root of the determinant: squared volumes are
+    the determinant less the squared products with them.
+    """
+
+    axes: Tensor  # (n_others, n_samples, n_features)
     triangle: Tensor  # (n_samples, n_others, n_others), upper
     determinant: Tensor  # (n_samples,) of the Gram matrix
 
 
 def _spans(others: Tensor) -> _Spans:
     n_others, n_samples, n_features = others.shape
-    basis = torch.empty_like(others, memory_format=torch.contiguous_format)
+    axes = torch.empty_like(others, memory_format=torch.contiguous_format)
     triangle = others.new_empty((n_samples, n_others, n_others))
     size = others.element_size()
     for part in panels(n_samples, n_others * n_features, size):
         q, triangle[part] = torch.linalg.qr(others[:, part].permute(1, 2, 0))
-        basis[:, part] = q.permute(2, 0, 1)
-    determinant = triangle.diagonal(dim1=1, dim2=2).prod(dim=1).square_()
-    return _Spans(basis, triangle, determinant)
+        axes[:, part] = q.permute(2, 0, 1)
+    root = triangle.diagonal(dim1=1, dim2=2).prod(dim=1).abs_()
+    return _Spans(axes.mul_(root[:, None]), triangle, root.square())
 
 
 def _residual(anchor: Tensor, spans: _Spans) -> Tensor:
     """Squared distance of each anchor from the span of the others of its sample."""
     rest = anchor
-    for axis in spans.basis:
-        rest = rest - (axis * anchor).sum(dim=1, keepdim=True) * axis
+    squared = spans.determinant.clamp_min(torch.finfo(anchor.dtype).tiny)[:, None]
+    for axis in spans.axes:
+        along = (axis * anchor).sum(dim=1, keepdim=True) / squared
+        rest = rest - along * axis
     return rest.square().sum(dim=1)
 
 
 def _squared(
     anchor: Tensor, spans: _Spans, part: slice, other: slice
 ) -> tuple[list[Tensor], Tensor]:
-    """Cosines with each axis, and the squared volumes, of anchors by samples."""
-    cosines = [anchor[part] @ axis[other].T for axis in spans.basis]
-    squared = torch.ones_like(cosines[0])
-    for cosine in cosines:
-        squared.addcmul_(cosine, cosine, value=-1)
-    return cosines, squared.mul_(spans.determinant[other])
+    """Products with each axis, and the squared volumes, of anchors by samples."""
+    products = [anchor[part] @ axis[other].T for axis in spans.axes]
+    squared = spans.determinant[other].expand_as(products[0])
+    squared = torch.addcmul(squared, products[0], products[0], value=-1)
+    for product in products[1:]:
+        squared.addcmul_(product, product, value=-1)
+    return products, squared
 
 
 def _own(part: slice, other: slice) -> tuple[slice, slice, slice]:
@@ -152,7 +159,7 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
                 rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
                 columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
         ctx.save_for_backward(
-            anchor, spans.basis, spans.triangle, spans.determinant, scale, rows,
+            anchor, spans.axes, spans.triangle, spans.determinant, scale, rows,
             columns, matched,
         )  # fmt: skip
         return rows, columns, row_sums, matched.clamp_min(SQUARED_FLOOR).sqrt()
@@ -162,9 +169,9 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
     def backward(
         ctx: Any, of_rows: Tensor, of_columns: Tensor, of_sums: Tensor, of_own: Tensor
     ) -> Any:
-        anchor, basis, triangle, determinant, scale = ctx.saved_tensors[:5]
+        anchor, axes, triangle, determinant, scale = ctx.saved_tensors[:5]
         rows, columns, matched = ctx.saved_tensors[5:]
-        spans = _Spans(basis, triangle, determinant)
+        spans = _Spans(axes, triangle, determinant)
         gradients = _Gradients(of_rows, of_columns, of_sums, of_own)
         with full_precision(anchor.device):
             grad_anchor, moments, heights, grad_scale = _moments(
@@ -193,11 +200,11 @@ def _moments(
     grad: _Gradients,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradient of the anchor, D_j H_j and D_j e_j of each sample, and of the scale."""
-    grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(spans.basis)
+    grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(spans.axes)
     heights = torch.zeros_like(spans.determinant)
     grad_scale = torch.zeros_like(factor)
     for part, other in tiles(len(anchor), len(anchor), _TILE):
-        cosines, squared = _squared(anchor, spans, part, other)
+        products, squared = _squared(anchor, spans, part, other)
         same, i, j = _own(part, other)
         squared[i, j].diagonal().copy_(matched[same])
         volume = squared.clamp_min(SQUARED_FLOOR).sqrt_()
@@ -207,14 +214,14 @@ def _moments(
         grad_scale -= torch.linalg.vecdot(slope, volume).sum()
         slope.mul_(factor).add_(grad.sums[part, None])
         slope[i, j].diagonal().add_(grad.own[same])
-        # From V to V^2, with sub-gradient 0 at the floor; D_j enters here.
+        # From V to V^2, with sub-gradient 0 at the floor.
         slope.div_(volume.mul_(2)).masked_fill_(squared <= SQUARED_FLOOR, 0)
         heights[other] += (slope * squared).sum(dim=0)
-        slope.mul_(spans.determinant[other])
-        for cosine, axis, moment in zip(cosines, spans.basis, moments, strict=True):
-            cosine.mul_(slope)
-            grad_anchor[part].addmm_(cosine, axis[other], alpha=-2)
-            moment[other].addmm_(cosine.T, anchor[part])
+        for product, axis, moment in zip(products, spans.axes, moments, strict=True):
+            product.mul_(slope)
+            grad_anchor[part].addmm_(product, axis[other], alpha=-2)
+            moment[other].addmm_(product.T, anchor[part])
+    moments.mul_(spans.determinant.sqrt()[:, None])
     return grad_anchor, moments, heights, grad_scale
 
 
@@ -225,10 +232,12 @@ def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:
     nothing has all its volumes at the floor, and gradient 0.
     """
     triangle = spans.triangle
+    tiny = torch.finfo(triangle.dtype).tiny
+    root = spans.determinant.clamp_min(tiny).sqrt()
     flat = spans.determinant <= SQUARED_FLOOR
     size = moments.element_size()
     for part in panels(moments.shape[1], moments.shape[2] * len(moments), size):
-        q = spans.basis[:, part].permute(1, 2, 0)
+        q = (spans.axes[:, part] / root[part, None]).permute(1, 2, 0)
         h = moments[:, part].permute(1, 2, 0)
         upper = triangle[part]
         upper = torch.where(
