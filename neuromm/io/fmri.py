@@ -191,6 +191,11 @@ def _check_series(shape: tuple[int, ...], path: Path) -> None:
         )
 
 
+def _fits(path: Path) -> bool:
+    shape = volumes.stated_shape(path) or ()
+    return len(shape) == 4 and shape[3] > 1
+
+
 def _sidecar(path: Path) -> dict[str, Any]:
     beside = _sidecar_path(path)
     return read_json(beside) if beside.is_file() else {}
@@ -275,4 +280,5 @@ READER = Reader(
     load=load,
     write_example=write_example,
     suffixes=("bold",),
+    fits=_fits,
 )

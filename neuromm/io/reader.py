@@ -41,6 +41,10 @@ class Reader:
     data_file : callable, optional
         Takes the main file, returns the one that holds the samples, for formats of
         several files (``.vhdr`` and ``.eeg``).
+    fits : callable, optional
+        Takes a path, looks into it and returns whether it may be of this modality.
+        Asked where names do not tell: ``image.nii`` may be a BOLD run or an anatomical
+        volume, and DICOM files often have no extension.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Reader:
     write_example: Callable[..., Path]
     suffixes: tuple[str, ...] = ()
     data_file: Callable[[Path], Path] | None = None
+    fits: Callable[[Path], bool] | None = None
 
     def reads(self, path: Path) -> bool:
         """Whether the file's name ends in one of the reader's extensions."""
@@ -75,11 +80,11 @@ def load(path: str | Path, modality: str | None = None) -> Sample:
     Parameters
     ----------
     path : path-like
-        The main file of the recording (a folder for CTF, ``.ds``).
+        The main file of the recording (a folder for CTF, ``.ds``, and for DICOM).
     modality : str, optional
         Name of the reader. Otherwise it is told from the extension, and where several
         readers share that (``.fif``, ``.edf``) from the BIDS suffix or the BIDS folder
-        in which the file lies.
+        in which the file lies, and last from its content (3-D or 4-D NIfTI, DICOM).
 
     Returns
     -------
@@ -123,11 +128,15 @@ def _reader_of(path: Path, modality: str | None) -> Reader:
         return available[modality]
     candidates = {name: r for name, r in available.items() if r.reads(path)}
     if not candidates:
+        candidates = _fitting(available, path)
+    if not candidates:
         known = sorted({e for reader in available.values() for e in reader.extensions})
         raise UsageError(
             f"{path}: no reader knows this extension (known: {', '.join(known)})"
         )
     candidates = _narrowed(candidates, path)
+    if len(candidates) > 1:
+        candidates = _fitting(candidates, path) or candidates
     if len(candidates) > 1:
         names = " or ".join(candidates)
         raise UsageError(
@@ -144,3 +153,7 @@ def _narrowed(candidates: Mapping[str, Reader], path: Path) -> dict[str, Reader]
     by_suffix = {n: r for n, r in candidates.items() if suffix in (r.suffixes or (n,))}
     by_folder = {n: r for n, r in candidates.items() if r.datatype == folder}
     return by_suffix or by_folder or dict(candidates)
+
+
+def _fitting(candidates: Mapping[str, Reader], path: Path) -> dict[str, Reader]:
+    return {n: r for n, r in candidates.items() if r.fits is not None and r.fits(path)}

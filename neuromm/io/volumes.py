@@ -22,7 +22,14 @@ import numpy as np
 from neuromm.core import DataError, InputMissingError
 from neuromm.io.content import require_content
 
-__all__ = ["EXTENSIONS", "check_same_grid", "load_mask", "open_volume"]
+__all__ = [
+    "EXTENSIONS",
+    "check_same_grid",
+    "grid_shift_mm",
+    "load_mask",
+    "open_volume",
+    "stated_shape",
+]
 
 EXTENSIONS = (".nii", ".nii.gz")
 
@@ -72,6 +79,19 @@ def open_volume(path: str | Path) -> Any:
         raise InputMissingError(
             f"{path}: cannot be read ({error.strerror or error})"
         ) from error
+
+
+def stated_shape(path: str | Path) -> tuple[int, ...] | None:
+    """Shape that the header of a NIfTI file states; None where it has none to read.
+
+    Nothing is checked: this is for telling what a file may be.
+    """
+    import nibabel
+
+    try:
+        return tuple(int(n) for n in nibabel.load(path).shape)
+    except Exception:  # any damage; `open_volume` explains it
+        return None
 
 
 def load_mask(path: str | Path) -> Any:
@@ -144,10 +164,7 @@ def check_same_grid(
     """
     shape, mask_shape = tuple(image.shape[:3]), tuple(mask.shape[:3])
     if shape == mask_shape:
-        corners = np.array([[*c, 1] for c in np.ndindex(2, 2, 2)], dtype=float)
-        corners[:, :3] *= np.maximum(np.array(shape) - 1, 1)
-        moved = corners @ (np.asarray(image.affine) - np.asarray(mask.affine)).T
-        distance = float(np.linalg.norm(moved[:, :3], axis=1).max())
+        distance = grid_shift_mm(image.affine, mask.affine, shape)
         if distance <= _GRID_TOLERANCE_MM:
             return
         difference = f"their affines differ by up to {distance:.3g} mm"
@@ -158,6 +175,14 @@ def check_same_grid(
         "Resample the mask to the series, for example with "
         "nilearn.image.resample_to_img(mask, series, interpolation='nearest')"
     )
+
+
+def grid_shift_mm(affine: Any, other: Any, shape: tuple[int, ...]) -> float:
+    """Largest distance (mm) between where two affines place a corner of one grid."""
+    corners = np.array([[*c, 1] for c in np.ndindex(2, 2, 2)], dtype=float)
+    corners[:, :3] *= np.maximum(np.array(shape[:3]) - 1, 1)
+    moved = corners @ (np.asarray(affine) - np.asarray(other)).T
+    return float(np.linalg.norm(moved[:, :3], axis=1).max())
 
 
 def _check_readable(path: Path) -> None:

@@ -4,13 +4,23 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from neuromm.core import InputMissingError, UsageError
 from neuromm.io import Reader, load, reader, readers
 
 HEAVY = ("torch", "mne", "mne_bids", "nibabel", "nilearn", "sklearn", "scipy")
-HEAVY += ("matplotlib", "ancpbids", "monai", "scanpy", "defusedxml", "h5py")
+HEAVY += (
+    "matplotlib",
+    "ancpbids",
+    "monai",
+    "scanpy",
+    "defusedxml",
+    "h5py",
+    "pydicom",
+    "PIL",
+)
 
 
 @pytest.fixture
@@ -56,7 +66,11 @@ def test_the_registry_cannot_be_changed_through_its_answer():
     ("name", "modality"),
     [
         ("bold.nii.gz", "fmri"),
-        ("Upper.NII", "fmri"),
+        ("func/Upper.NII", "fmri"),
+        ("sub-01_T2w.nii.gz", "mri"),
+        ("anat/volume.nii", "mri"),
+        ("IM0001.dcm", "mri"),
+        ("1_t1.mha", "mri"),
         ("sub-01_hemi-L_bold.func.gii", "fmri"),
         ("sub-01_task-a_eeg.edf", "eeg"),
         ("sub-01_task-a_ieeg.edf", "ieeg"),
@@ -78,6 +92,30 @@ def test_an_extension_of_several_modalities_asks_which(chosen, tmp_path):
     with pytest.raises(UsageError, match=r"may be eeg or ieeg or meg.*modality='eeg'"):
         chosen(path)
     assert chosen(path, modality="meg") == "meg"
+
+
+@pytest.mark.parametrize(
+    ("shape", "modality"),
+    [((3, 4, 5), "mri"), ((3, 4, 5, 1), "mri"), ((3, 4, 5, 6), "fmri")],
+)
+def test_a_nameless_volume_is_told_by_its_dimensions(chosen, tmp_path, shape, modality):
+    import nibabel
+
+    path = tmp_path / "image.nii.gz"
+    nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)).to_filename(path)
+    assert chosen(path) == modality
+
+
+def test_a_volume_that_does_not_tell_asks_which(chosen, tmp_path):
+    with pytest.raises(UsageError, match=r"may be fmri or mri.*modality='fmri'"):
+        chosen(made(tmp_path, "image.nii"))
+
+
+def test_dicom_is_found_without_an_extension(chosen, tmp_path):
+    path = made(tmp_path, "series/IM0001")
+    path.write_bytes(bytes(128) + b"DICM")
+    assert chosen(path) == "mri"
+    assert chosen(path.parent) == "mri"
 
 
 def test_an_unknown_extension_lists_the_known(chosen, tmp_path):
