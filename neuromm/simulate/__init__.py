@@ -3,7 +3,9 @@
 from typing import Any
 
 __all__ = [
+    "DIXON_TISSUES",
     "BidsTruth",
+    "DixonSpine",
     "EncodingDataset",
     "ImageTruth",
     "IntegrationDataset",
@@ -11,6 +13,7 @@ __all__ = [
     "make_bids_dataset",
     "make_bold5000",
     "make_brain_treebank",
+    "make_dixon_spines",
     "make_encoding_dataset",
     "make_integration_dataset",
     "make_pereira",
@@ -18,6 +21,8 @@ __all__ = [
 
 _HOMES = {
     "BidsTruth": "bids_dataset",
+    "DIXON_TISSUES": "dixon_spine",
+    "DixonSpine": "dixon_spine",
     "EncodingDataset": "encoding_dataset",
     "ImageTruth": "image_datasets",
     "IntegrationDataset": "integration_dataset",
@@ -25,6 +30,7 @@ _HOMES = {
     "make_bids_dataset": "bids_dataset",
     "make_bold5000": "image_datasets",
     "make_brain_treebank": "brain_treebank",
+    "make_dixon_spines": "dixon_spine",
     "make_encoding_dataset": "encoding_dataset",
     "make_integration_dataset": "integration_dataset",
     "make_pereira": "image_datasets",
