@@ -26,7 +26,8 @@ __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalise
 # infinitely steep at 0.
 SQUARED_FLOOR = 1e-6
 
-_TILE = 256, 512  # about eight are held at a time, in the cache of a core
+_LARGEST_EXPONENT = 60.0  # sums of 2**30 such terms, and one over them, are float32
+_TILE = 128, 512  # about eight are held at a time, in the cache of a core
 
 
 def volume_normalisers(
@@ -145,7 +146,11 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, anchor: Tensor, others: Tensor, scale: Tensor) -> Any:
         n_samples, factor = len(anchor), -scale.to(anchor)
         row_sums = anchor.new_zeros(n_samples)
-        rows, columns = anchor.new_full((2, n_samples), -torch.inf)
+        # Logits lie between -1 / temperature and 0: shifted by the half of that, none
+        # is lost, but at temperatures that are lower than any in use.
+        shift = float(scale) / 2
+        fixed = shift <= _LARGEST_EXPONENT
+        rows, columns = anchor.new_full((2, n_samples), 0 if fixed else -torch.inf)
         with full_precision(anchor.device):
             spans = _spans(others)
             matched = spans.determinant * _residual(anchor, spans)
@@ -156,8 +161,15 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
                 volume = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
                 row_sums[part] += volume.sum(dim=1)
                 logits = volume.mul_(factor)
-                rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
-                columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
+                if fixed:
+                    terms = logits.add_(shift).exp_()
+                    rows[part] += terms.sum(dim=1)
+                    columns[other] += terms.sum(dim=0)
+                else:
+                    rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
+                    columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
+            if fixed:
+                rows, columns = rows.log().sub_(shift), columns.log().sub_(shift)
         ctx.save_for_backward(
             anchor, spans.axes, spans.triangle, spans.determinant, scale, rows,
             columns, matched,
@@ -215,7 +227,9 @@ def _moments(
         slope.mul_(factor).add_(grad.sums[part, None])
         slope[i, j].diagonal().add_(grad.own[same])
         # From V to V^2, with sub-gradient 0 at the floor.
-        slope.div_(volume.mul_(2)).masked_fill_(squared <= SQUARED_FLOOR, 0)
+        slope.div_(volume.mul_(2))
+        if float(squared.min()) <= SQUARED_FLOOR:
+            slope.masked_fill_(squared <= SQUARED_FLOOR, 0)
         heights[other] += (slope * squared).sum(dim=0)
         for product, axis, moment in zip(products, spans.axes, moments, strict=True):
             product.mul_(slope)

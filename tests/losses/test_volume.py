@@ -70,6 +70,17 @@ def test_gradients_of_the_volume_loss_are_its_differences():
     )
 
 
+def test_volumes_at_a_temperature_below_the_fixed_shift_are_right():
+    anchor, others = _batch(33, 2)
+    leaves = [rows.requires_grad_() for rows in (anchor, *others)]
+    fast, plain = (loss(anchor, others, 0.002) for loss in (gram_volume, _plain))
+    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+    for got, expected in zip(
+        _gradients(fast, leaves), _gradients(plain, leaves), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
 def _angle(degrees):
     return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), 0.0, 0.0]
 
