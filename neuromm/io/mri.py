@@ -6,6 +6,7 @@ patient (fat, in-phase, opposed-phase and water; T1 and T2) are one sample whose
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -77,6 +78,11 @@ def load(
     DataError
         If the file is damaged, is a series of volumes or a single picture, has no
         known unit of length, or slices are missing, doubled or displaced.
+
+    Warns
+    -----
+    UserWarning
+        If a NIfTI file states no orientation.
     """
     path = require_content(path)
     found: Mapping[str, Any]
@@ -139,6 +145,12 @@ def combine(
     """
     if not samples:
         raise UsageError("there is no volume to combine")
+    joined = [n for n, sample in samples.items() if isinstance(sample.data, Mapping)]
+    if joined:
+        raise UsageError(
+            f"{', '.join(joined)}: expected samples of one volume each, got several "
+            "that are combined already"
+        )
     images = {name: sample.data for name, sample in samples.items()}
     first = next(iter(samples.values()))
     records: dict[str, Any] = {}
@@ -362,6 +374,14 @@ def _in_mm(image: Any, path: Path) -> Any:
             f"the header: {unit}), which no scan of a patient has. Correct the unit "
             "with nibabel's header.set_xyzt_units, or the affine",
             path,
+        )
+    header = image.header
+    if header["sform_code"] == 0 and header["qform_code"] == 0:
+        warnings.warn(
+            f"{path}: states no orientation (sform and qform codes are 0), so that "
+            "left and right and places in mm are a guess. Write the affine, for "
+            "example by converting the DICOM series again",
+            stacklevel=4,
         )
     if scale == 1.0:
         return image

@@ -26,8 +26,8 @@ __all__ = ["Frame", "dicom_files", "is_dicom", "read_frames", "read_values"]
 _MAGIC_AT = 128
 # More is no series; it is an archive, or a folder that was named by mistake.
 _MOST_FILES = 100_000
-# A compressed file may claim any size: 2 GiB is 1000 frames of 1024 x 1024, 16 bits.
-_MOST_BYTES = 2**31
+# A compressed file may claim any size: 1 GiB is 500 frames of 1024 x 1024, 16 bits.
+_MOST_BYTES = 2**30
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MODALITIES = ("MR", "CT", "PT")
 

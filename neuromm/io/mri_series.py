@@ -5,7 +5,7 @@ even distances on one line: a missing, doubled or displaced slice is an error th
 names it, for a volume built over it would show a shorter or longer patient.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ def read_series(
     Returns
     -------
     image : nibabel.Nifti1Image
-        Axes: columns, rows, slices; float32, or float64 for more than 24 stored bits;
-        its affine leads to RAS, mm.
+        Axes: columns, rows, slices; float32, or float64 where 32 bits are off by more
+        than 1e-6 of the largest value. Its affine leads to RAS, mm.
     about : dict
         Acquisition parameters without anything that names the patient.
 
@@ -77,22 +77,24 @@ def series_volume(frames: Sequence[Frame], source: Path) -> tuple[Any, dict[str,
     _check_one_plane(frames, source)
     ordered, affine = _ordered(frames, source)
     rows, columns = ordered[0].shape
-    values = np.empty((columns, rows, len(ordered)), dtype=np.float64)
+    values: NDArray[Any] = np.empty((columns, rows, len(ordered)), dtype=np.float32)
     place = {(f.path, f.index): k for k, f in enumerate(ordered)}
     for path in dict.fromkeys(f.path for f in ordered):
         own = [f for f in ordered if f.path == path]
         for frame, intensity in _values_of(own):
+            if values.dtype == np.float32 and not _is_exact(intensity):
+                values = values.astype(np.float64)
             values[:, :, place[path, frame.index]] = intensity.T
-    single = values.astype(np.float32)
-    kept = single if _is_exact(values, single) else values
-    image = nibabel.Nifti1Image(kept, affine)
+    image = nibabel.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     return image, _common(ordered)
 
 
-def _values_of(frames: list[Frame]) -> list[tuple[Frame, NDArray[np.float64]]]:
+def _values_of(
+    frames: list[Frame],
+) -> Iterator[tuple[Frame, NDArray[np.float64]]]:
     try:
-        return list(read_values(frames))
+        yield from read_values(frames)
     except DataError:
         raise
     except Exception as error:  # damage that only reading the pixels shows
@@ -101,16 +103,22 @@ def _values_of(frames: list[Frame]) -> list[tuple[Frame, NDArray[np.float64]]]:
         ) from error
 
 
-def _is_exact(values: NDArray[np.float64], single: NDArray[np.float32]) -> bool:
+def _is_exact(values: NDArray[np.float64]) -> bool:
     """Whether 32 bits hold the values as well as a rescale can mean them (1e-6)."""
     largest = np.abs(values).max(initial=0)
-    return bool(np.abs(values - single).max(initial=0) <= 1e-6 * largest)
+    with np.errstate(over="ignore"):
+        error = np.abs(values - values.astype(np.float32)).max(initial=0)
+    return bool(error <= 1e-6 * largest)
 
 
 def _found_frames(path: Path) -> list[Frame]:
     if path.is_file():
         if not is_dicom(path):
-            raise DataError("is not a DICOM file (no DICM at byte 128)", path)
+            raise DataError(
+                "is neither NIfTI (.nii, .nii.gz) nor MetaImage (.mha) nor DICOM (no "
+                "DICM at byte 128)",
+                path,
+            )
         chosen = read_frames(path)
         beside = [p for p in sorted(path.parent.iterdir()) if p != path and is_dicom(p)]
         others = [f for p in beside for f in _headers_of_series(p, chosen[0].series)]
@@ -319,7 +327,9 @@ def _check_line(
 ) -> None:
     start = ordered[0].position
     # Unequal rounding of gaps adds up along a stack; a slice aside does not stay small.
-    tolerance = max(_POSITION_TOLERANCE_MM, _GAP_TOLERANCE * np.linalg.norm(step))
+    tolerance = max(
+        _POSITION_TOLERANCE_MM, _GAP_TOLERANCE * float(np.linalg.norm(step))
+    )
     for k, frame in enumerate(ordered):
         distance = float(np.linalg.norm(frame.position - (start + k * step)))
         if distance > tolerance:

@@ -33,7 +33,7 @@ from neuromm.core.files import atomic_path
 
 __all__ = ["DIXON_TISSUES", "DixonSpine", "make_dixon_spines"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 DIXON_TISSUES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -147,7 +147,7 @@ def make_dixon_spines(
         )
     generator = np.random.default_rng(rng)
     affine = _affine(shape, spacing_mm, tilt_deg)
-    spines = []
+    spines: list[DixonSpine] = []
     for person in range(n_subjects):
         anatomy = _Anatomy.draw(generator, n_discs)
         for _ in range(n_scans):

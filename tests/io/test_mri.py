@@ -74,6 +74,18 @@ def test_an_unknown_unit_is_mm_only_where_voxels_can_be(tmp_path, oblique):
         mri.load(path)
 
 
+def test_a_volume_without_orientation_is_read_with_a_warning(tmp_path):
+    path = write(tmp_path / "a.nii", noise(), None)
+    with pytest.warns(UserWarning, match="states no orientation"):
+        mri.load(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "a.hdr").write_bytes(bytes(348))
+    with pytest.raises(DataError, match="neither NIfTI"):
+        mri.load(tmp_path / "a.hdr")
+
+
 def test_scaled_integers_do_not_overflow(tmp_path):
     image = nibabel.Nifti1Image(np.full(SHAPE, 30_000, np.int16), np.eye(4))
     image.header.set_slope_inter(1000, 5)
@@ -115,6 +127,14 @@ def test_modalities_of_one_grid_are_one_sample_in_the_order_given(tmp_path, obli
     assert "Resampled" not in sample.metadata
     volume = mri.stacked(sample, ["wat", "fat"])
     np.testing.assert_array_equal(volume, [noise(seed=1), noise()])
+
+
+def test_what_is_combined_is_not_combined_again(tmp_path, oblique):
+    sample = mri.combine(two(tmp_path, oblique))
+    with pytest.raises(UsageError, match="one volume each"):
+        mri.combine({"dixon": sample})
+    with pytest.raises(UsageError, match="no volume"):
+        mri.combine({})
 
 
 def test_one_shape_at_another_place_is_another_grid(tmp_path, oblique):

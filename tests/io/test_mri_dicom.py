@@ -207,6 +207,22 @@ def test_scaled_integers_do_not_overflow_their_type(phantom, tmp_path):
     assert largest == 1000.0 * (np.prod(SHAPE) - 1)
 
 
+def test_wide_integers_are_held_to_one_part_in_a_million(phantom, tmp_path):
+    def widen(data, k):
+        data.BitsAllocated, data.BitsStored, data.HighBit = 32, 32, 31
+
+    values = np.asarray(phantom.dataobj).astype(np.uint32) + 2**30
+    truth = nibabel.Nifti1Image(values.astype(np.float64), phantom.affine)
+    wide = nibabel.Nifti1Image(values, phantom.affine)
+    write_series(tmp_path, wide, change=widen)
+    found = mri.load(tmp_path).data
+    # 32-bit floats step by 64 here: closer than one part in a million.
+    assert found.get_data_dtype() == np.float32
+    np.testing.assert_allclose(
+        np.sort(found.get_fdata().ravel()), np.sort(truth.get_fdata().ravel()), 1e-6
+    )
+
+
 def test_signed_pixels_keep_their_sign_and_overlay_bits_do_not_count(phantom, tmp_path):
     values = np.asarray(phantom.dataobj).astype(np.int16) - 100
     stored = (values.astype(np.int64) & 0x0FFF | 0x4000).astype(np.uint16)

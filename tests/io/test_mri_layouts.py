@@ -157,7 +157,7 @@ def test_several_scans_of_one_kind_ask_which(bids):
 
 
 def test_raw_scans_on_two_grids_are_resampled_only_when_asked(bids):
-    write(bids / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    write(bids / "sub-01" / "anat" / "sub-01_T2w.nii.gz", 50.0)
     with pytest.raises(DataError, match="T1w and T2w are not on one grid"):
         open_anat(bids).load(0)
     sample = open_anat(bids, resample_to="T1w").load(0)
