@@ -36,7 +36,7 @@ class Sample:
         The merged JSON sidecar in the units of BIDS (``RepetitionTime`` in seconds).
     companions : mapping of str to Path
         Files that go with it, by role: ``events``, ``channels``, ``electrodes``,
-        ``coordsystem``, ``confounds``, ``mask``.
+        ``coordsystem``, ``confounds``, ``mask``, ``labels``.
     """
 
     data: Any

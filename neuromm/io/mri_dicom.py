@@ -1,8 +1,8 @@
 """DICOM images as frames: where each lies, and how its numbers become intensities.
 
 A frame is one slice: a classic file holds one, an enhanced (multi-frame) file many.
-Nothing here trusts file names or instance numbers, and no patient's name, number or
-date is handed on.
+Nothing here trusts file names or instance numbers, and no field for the patient,
+the hospital or the day is handed on.
 
 References
 ----------
@@ -322,7 +322,7 @@ _KEPT = {
 
 
 def _about(header: Any) -> dict[str, Any]:
-    """Acquisition parameters; nothing that names a patient, a place or a day."""
+    """Acquisition parameters; no field for the patient, the hospital or the day."""
     found = {ours: header.get(keyword) for keyword, ours in _KEPT.items()}
     return {k: _plain(v) for k, v in found.items() if v is not None and v != ""}
 

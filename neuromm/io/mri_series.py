@@ -52,7 +52,8 @@ def read_series(
         Axes: columns, rows, slices; float32, or float64 where 32 bits are off by more
         than 1e-6 of the largest value. Its affine leads to RAS, mm.
     about : dict
-        Acquisition parameters without anything that names the patient.
+        Acquisition parameters; no field for the patient, the hospital or the day. The
+        series description is free text.
 
     Raises
     ------

@@ -145,6 +145,26 @@ def test_shuffled_oblique_slices_and_nifti_place_the_phantom_alike(
     assert_same_places(mri.load(tmp_path / "phantom.nii.gz").data, phantom)
 
 
+def test_every_slice_lies_where_nibabel_places_it(phantom, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel calls this part experimental
+        from nibabel.nicom import dicomwrappers
+
+    paths = write_series(tmp_path, phantom)
+    found = mri.load(tmp_path).data
+    values = np.asarray(found.dataobj)
+    for path in paths.values():
+        peer = dicomwrappers.wrapper_from_file(path)  # rows, columns; LPS
+        pixels = np.asarray(peer.get_data())
+        for row, column in [(0, 0), (2, 5), (5, 1)]:
+            (at,) = np.argwhere(values == pixels[row, column])
+            np.testing.assert_allclose(
+                found.affine @ [*at, 1],
+                LPS_TO_RAS @ peer.affine @ [row, column, 0, 1],
+                atol=TOLERANCE_MM,
+            )
+
+
 def test_one_file_stands_for_its_series(phantom, tmp_path):
     paths = write_series(tmp_path, phantom)
     (tmp_path / "notes.txt").write_text("no image")
