@@ -63,6 +63,11 @@ def on_any_machine(config: "EncodeConfig") -> "EncodeConfig":
 
 def _as_json(config: "EncodeConfig") -> dict[str, Any]:
     content: dict[str, Any] = _with_texts(dataclasses.asdict(config))
+    # Tables that were computed here move with the output folder: named from it.
+    output = Path(os.path.abspath(config.output_dir))
+    for name, path in content["features"].items():
+        if Path(path).is_relative_to(output):
+            content["features"][name] = Path(path).relative_to(output).as_posix()
     return content
 
 
@@ -84,7 +89,8 @@ def _from_json(content: Mapping[str, Any], output_dir: Path) -> "EncodeConfig":
         if values[name] is not None:
             values[name] = Path(values[name])
     for name in ("features", "derivatives"):
-        values[name] = {key: Path(path) for key, path in values[name].items()}
+        # What is absolute stays as it is.
+        values[name] = {key: output_dir / path for key, path in values[name].items()}
     if values["bold"]["mask"] is not None:
         values["bold"]["mask"] = Path(values["bold"]["mask"])
     values["bold"] = BoldSettings(**values["bold"])

@@ -289,6 +289,20 @@ def test_chunks_and_a_merged_job_array_give_the_same_bytes(
     assert files_of(array) == files_of(whole)
 
 
+def test_a_job_array_is_merged_where_its_folder_was_moved(
+    neuromm, made, tmp_path, files_of
+):
+    whole, array, moved = (tmp_path / name for name in ("whole", "array", "moved"))
+    assert neuromm(*_words(made, whole, *VISION_FLAG, more=("--chunks", "2"))).code == 0
+    for task in ("2/2", "1/2"):
+        part = ("--targets-chunk", task)
+        assert neuromm(*_words(made, array, *VISION_FLAG, more=part)).code == 0
+    array.rename(moved)
+    merged = neuromm("merge", moved)
+    assert merged.code == 0, merged.err
+    assert files_of(moved) == files_of(whole)
+
+
 def test_words_are_embedded_with_their_context_and_joined_by_onset(
     neuromm, data, tmp_path
 ):
