@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from neuromm.training.evaluation import evaluate
     from neuromm.training.fitting import FitResult, fit
     from neuromm.training.modality_dropout import ModalityDropout
+    from neuromm.training.monai_augmentation import MonaiAugmentation
     from neuromm.training.segmentation_task import SegmentationTask
     from neuromm.training.tasks import Augmentation, Samples, Task
     from neuromm.training.training_config import TrainingConfig
@@ -15,6 +16,7 @@ __all__ = [
     "Augmentation",
     "FitResult",
     "ModalityDropout",
+    "MonaiAugmentation",
     "Samples",
     "SegmentationTask",
     "Task",
@@ -27,6 +29,7 @@ _HOMES = {
     "Augmentation": "neuromm.training.tasks",
     "FitResult": "neuromm.training.fitting",
     "ModalityDropout": "neuromm.training.modality_dropout",
+    "MonaiAugmentation": "neuromm.training.monai_augmentation",
     "Samples": "neuromm.training.tasks",
     "SegmentationTask": "neuromm.training.segmentation_task",
     "Task": "neuromm.training.tasks",

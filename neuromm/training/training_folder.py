@@ -61,7 +61,7 @@ class TrainingFolder:
     folder : path-like
         Made if it is not there.
     settings : mapping
-        All that can change a number, as JSON.
+        All that can change a number; what is no JSON counts by the name of its type.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class TrainingFolder:
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = json.loads(json.dumps(settings, default=_name))
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
         """State of the run in the folder, put into model and optimizer; or a new one.
@@ -179,6 +179,10 @@ class TrainingFolder:
                 f"{self.folder} holds another run: {'; '.join(changed[:3])}. Choose "
                 "another folder, or delete this one to train anew."
             )
+
+
+def _name(thing: object) -> str:
+    return type(thing).__qualname__
 
 
 def _differences(

@@ -11,6 +11,7 @@ from neuromm.core import DataError, UsageError
 from neuromm.models import IVDNet, IVDNetConfig, TrainedRange
 from neuromm.training import (
     ModalityDropout,
+    MonaiAugmentation,
     SegmentationTask,
     TrainingConfig,
     evaluate,
@@ -89,6 +90,56 @@ def test_modality_dropout_leaves_one_and_drops_as_often_as_asked():
     assert torch.equal(dropped["available"], held)
     with pytest.raises(UsageError, match="probability"):
         ModalityDropout(1.0)
+
+
+def test_transforms_of_monai_move_images_and_labels_alike_and_by_the_generator():
+    from monai.transforms import Compose, RandAffined, RandFlipd
+
+    keys = ["images", "labels"]
+    labels = torch.arange(8 * 16).reshape(8, 4, 4)
+    batch = {"images": labels[:, None].float(), "labels": labels}
+    flips = MonaiAugmentation(Compose([RandFlipd(keys, prob=0.5, spatial_axis=1)]))
+    flipped = flips(batch, torch.Generator().manual_seed(0))
+    again = flips(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(flipped["images"][:, 0].long(), flipped["labels"])
+    assert torch.equal(flipped["labels"], again["labels"])
+    assert type(flipped["images"]) is torch.Tensor
+    assert flipped["labels"].dtype == torch.int64
+    is_flipped = [
+        not torch.equal(a, b) for a, b in zip(flipped["labels"], labels, strict=True)
+    ]
+    assert 0 < sum(is_flipped) < 8
+    turn = RandAffined(keys, prob=1.0, rotate_range=1.0, mode="nearest")
+    turned = MonaiAugmentation(turn)(batch, torch.Generator().manual_seed(1))
+    assert torch.equal(turned["images"][:, 0].long(), turned["labels"])
+    with pytest.raises(DataError, match="keeps the shape"):
+        cut = MonaiAugmentation(
+            lambda sample: {k: v[..., 1:] for k, v in sample.items()}
+        )
+        cut(batch, torch.Generator())
+
+
+def test_a_run_with_transforms_of_monai_goes_on(tmp_path):
+    from monai.transforms import RandFlipd
+
+    data = discs(4, seed=0)
+    config = TrainingConfig(n_epochs=1, batch_size=2, validation_fraction=0)
+    flip = MonaiAugmentation(RandFlipd(["images", "labels"], prob=0.5))
+    results = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = IVDNet(IVDNetConfig(width=1, n_modalities=2))
+        result = fit(
+            model,
+            data,
+            config,
+            task=SegmentationTask(),
+            groups=range(4),
+            augmentations=[flip],
+            folder=tmp_path,
+        )
+        results.append(result.history)
+    assert results[0] == results[1]
 
 
 def discs(n: int, seed: int) -> list[dict]:
