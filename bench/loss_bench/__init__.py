@@ -1,0 +1,1 @@
+"""Parts of bench/losses.py: forms of the losses, their measurement, tables, figure."""
