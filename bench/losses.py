@@ -158,8 +158,15 @@ def complaints(rows):
 
 
 def docs_machine(rows):
-    """Machines of the rows; most often one."""
-    return " ".join(dict.fromkeys(row["machine"] for row in rows if row["timed"]))
+    """Machines of the rows, most often one, and the commits that ran on each."""
+    commits = {}
+    for row in rows:
+        if row["timed"]:
+            machine, _, commit = row["machine"].partition("; commit ")
+            commits.setdefault(machine, {})[commit.rstrip(".")] = None
+    return " ".join(
+        f"{machine}; commit {', '.join(names)}." for machine, names in commits.items()
+    )
 
 
 def machine_text():
