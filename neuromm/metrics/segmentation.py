@@ -51,7 +51,7 @@ class SurfaceDistances(NamedTuple):
 def dice(
     prediction: ArrayLike, truth: ArrayLike, labels: Sequence[int] | None = None
 ) -> NDArray[np.float64]:
-    """Overlap of each label, 2 |A and B| / (|A| + |B|).
+    """Overlap of each label: twice the common voxels over the voxels of both.
 
     Parameters
     ----------
