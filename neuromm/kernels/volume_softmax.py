@@ -79,7 +79,7 @@ def pair_volumes(anchor: Tensor, others: Tensor) -> Tensor:
     volumes = anchor.new_empty((len(anchor), others.shape[1]))
     with full_precision(anchor.device):
         spans = _spans(others)
-        for part, other in tiles(*volumes.shape, _TILE):
+        for part, other in tiles(len(anchor), others.shape[1], _TILE):
             _, squared = _squared(anchor, spans, part, other)
             volumes[part, other] = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
     return volumes
