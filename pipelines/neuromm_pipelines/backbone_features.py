@@ -228,6 +228,7 @@ def _loaded(name: str, spec: BackboneSpec, config: "EncodeConfig") -> "Backbone"
             random=spec.random,
             seed=config.model.seed,
             modality=spec.tower,
+            layer=spec.layer,
             device=config.device or "cpu",
         )
     except ImportError as error:

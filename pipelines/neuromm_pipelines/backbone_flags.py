@@ -1,6 +1,7 @@
 """The flags of ``neuromm encode`` that name backbones, and the settings they make."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from neuromm_pipelines.command_line import add_flag
 __all__ = ["BackboneSettings", "BackboneSpec", "add_backbones", "backbone_settings"]
 
 _CONTEXT_WORDS = 20
+_PREFIX = re.compile(r"(random|image|text|layer-?\d+):")
 _NOT_IN_NAMES = set('/\\:*?"<>|')  # the space is part of a file's name
 
 
@@ -26,11 +28,14 @@ class BackboneSpec:
         The randomly initialised twin.
     tower : {"image", "text"} or None
         Tower of a model with two.
+    layer : int or None
+        Hidden state to embed with, as in `neuromm.features.load_backbone`.
     """
 
     source: str
     random: bool = False
     tower: Literal["image", "text"] | None = None
+    layer: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +58,8 @@ def add_backbones(group: argparse._ActionsContainer) -> None:
     add_flag(
         group, "--backbone", nargs="+", metavar="NAME=BACKBONE",
         help="feature spaces computed from stimuli/: a built-in name or a local "
-        "folder; random: before it is the untrained twin, image: or text: one of two "
-        "towers",
+        "folder; before it, random: is the untrained twin, image: or text: one of two "
+        "towers, and layer8: the hidden state after block 8 (layer-1: the last)",
     )  # fmt: skip
     add_flag(
         group, "--text-column",
@@ -101,18 +106,22 @@ def backbone_settings(args: argparse.Namespace) -> BackboneSettings | None:
 
 
 def _spec(text: str) -> BackboneSpec:
-    random = text.startswith("random:")
-    source = text.removeprefix("random:")
+    """Read ``random:``, ``layerN:`` and a tower, in any order, before the source."""
+    source, random = text, False
     tower: Literal["image", "text"] | None = None
-    if source.startswith("image:"):
-        tower = "image"
-    elif source.startswith("text:"):
-        tower = "text"
-    if tower is not None:
-        source = source.removeprefix(f"{tower}:")
+    layer: int | None = None
+    while match := _PREFIX.match(source):
+        source = source[match.end() :]
+        word = match[1]
+        if word == "random":
+            random = True
+        elif word == "image" or word == "text":
+            tower = word
+        else:
+            layer = int(word.removeprefix("layer"))
     if not source:
         raise UsageError(
             f"--backbone: no network follows {text!r}: expected a built-in name or a "
             "folder"
         )
-    return BackboneSpec(source=source, random=random, tower=tower)
+    return BackboneSpec(source=source, random=random, tower=tower, layer=layer)

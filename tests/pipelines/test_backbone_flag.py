@@ -22,7 +22,7 @@ from neuromm.features import (
     write_features,
 )
 from neuromm.features.built_in_backbones import HashedText, ImageStatistics
-from tests.features.tiny_models import save_clip
+from tests.features.tiny_models import save_clip, save_vit
 
 T_R, N_STIMULI, RUNS = 2.0, 96, (1, 2, 3)
 N_SHOWN = N_STIMULI // len(RUNS)
@@ -377,9 +377,33 @@ def test_towers_and_the_random_twin_of_a_folder_are_feature_spaces(
     )
 
 
+def test_layers_of_a_folder_give_the_numbers_of_exported_layers(
+    neuromm, made, tmp_path
+):
+    pytest.importorskip("transformers")
+    vit = save_vit(tmp_path / "vit", seed=1)
+    images = image_rows(made.root / "stimuli", sorted(made.captions))
+    named = []
+    for space, layer, random in (("early", 1, False), ("twin", 1, True)):
+        backbone = load_backbone(vit, layer=layer, random=random, seed=0)
+        table = stimulus_features(backbone, images, name=space)
+        named.append(f"{space}={write_features(tmp_path / f'{space}.npz', table)}")
+    spaces = ("--backbone", f"early=layer1:{vit}", f"twin=layer1:random:{vit}")
+    computed, read = tmp_path / "computed", tmp_path / "read"
+    ran = neuromm(*_words(made, computed, *spaces, f"late={vit}"))
+    assert ran.code == 0, ran.err
+    assert neuromm(*_words(made, read, "--features", *named)).code == 0
+    scores = _scores(computed)
+    exported = scores[scores["space"] != "late"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(exported, _scores(read), check_exact=True)
+    assert not _r(computed, "early").equals(_r(computed, "late"))
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "told"),
     [
+        (("vision=layer1:image-statistics",), 2, "layer"),
+        (("vision=layer1:",), 2, "no network follows"),
         (("vision=resnet",), 2, "expected one of image-statistics, hashed-text"),
         (("vision",), 2, "--backbone takes NAME=BACKBONE"),
         (("a=hashed-text", "a=hashed-text"), 2, "names 'a' twice"),
