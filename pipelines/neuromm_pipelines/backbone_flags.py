@@ -115,8 +115,8 @@ def _spec(text: str) -> BackboneSpec:
         word = match[1]
         if word == "random":
             random = True
-        elif word == "image" or word == "text":
-            tower = word
+        elif word in ("image", "text"):
+            tower = "image" if word == "image" else "text"
         else:
             layer = int(word.removeprefix("layer"))
     if not source:
