@@ -23,6 +23,8 @@ from loss_bench.forms import EXACT, FORMS, leaves_of, step
 # Of glibc's mallopt: arrays from this size on are mapped, and unmapped when freed.
 _M_MMAP_THRESHOLD, _SMALL_BYTES = -3, 2**16
 
+_SECONDS = 1.5  # of all steps of a form, at least
+
 BENCH = Path(__file__).resolve().parents[1]
 
 
@@ -49,7 +51,10 @@ def timed(spec):
     kept = step(form, leaves)  # compiles, and finds the memory that steps will reuse
     found = errors(spec, *kept)
     del kept
-    runs = [clocked(form, leaves) for _ in range(spec["repeats"])]
+    runs, started = [], time.perf_counter()
+    # The first of short steps are slow, until threads have settled.
+    while len(runs) < spec["repeats"] or time.perf_counter() - started < _SECONDS:
+        runs.append(clocked(form, leaves))
     return found | {
         name: statistics.median(run[name] for run in runs) for name in runs[0]
     }
