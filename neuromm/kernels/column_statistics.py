@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.kernels.arrays import Array, namespace
+from neuromm.kernels import gpu_columns
+from neuromm.kernels.arrays import Array, host_array, namespace, runs_kernels
 
 __all__ = [
     "Moments",
@@ -97,6 +98,8 @@ def column_correlation(x: Array, y: Array) -> Array:
     correlation : array of shape (n_columns,), in the precision of the data
         In [-1, 1]; nan where a column is constant or holds nan.
     """
+    if runs_kernels(x) and x.ndim == 2:
+        return gpu_columns.column_correlation(x, y)
     x, y = np.asarray(x), np.asarray(y)
     undefined = is_constant(x) | is_constant(y)
     x, y = _centred(x), _centred(y)
@@ -119,6 +122,8 @@ def column_r2(y: Array, prediction: Array) -> Array:
         1 - sum (y - prediction)^2 / sum (y - mean y)^2: at most 1, negative where the
         prediction is worse than the mean of ``y``; nan where ``y`` is constant.
     """
+    if runs_kernels(y) and y.ndim == 2:
+        return gpu_columns.column_r2(y, prediction)
     y, prediction = np.asarray(y), np.asarray(prediction)
     error = y - prediction
     deviation = _centred(y)
@@ -159,6 +164,17 @@ class Moments:
     @classmethod
     def of(cls, y: Array, prediction: Array) -> "Moments":
         """Moments of one fold; both arrays have shape (n_samples, n_targets)."""
+        if runs_kernels(y):
+            found = host_array(gpu_columns.column_moments(y, prediction))
+            return cls(
+                n_samples=len(y),
+                mean=found[:2],
+                sum_squares=found[2:4],
+                cross=found[4],
+                squared_error=found[5],
+                lowest=found[6:8],
+                highest=found[8:],
+            )
         centred_y, centred_prediction = _centred(y), _centred(prediction)
         error = y - prediction
         return cls(

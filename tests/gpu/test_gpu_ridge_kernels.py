@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from neuromm.kernels import gpu_permutation, gpu_ridge, select_alphas
+from neuromm.kernels import gpu_columns, gpu_permutation, gpu_ridge, select_alphas
 from neuromm.kernels.arrays import host_array
 from neuromm.kernels.gpu_loader import has_gpu
+from tests.kernels import column_cases
 from tests.kernels import cuda_cases as cases
 
 pytestmark = [
@@ -99,3 +100,15 @@ def test_a_permutation_test_has_the_same_p_on_a_gpu(to_gpu, block):
     found = encoding.permutation_test(to_gpu(yhat), to_gpu(y), **settings)
     np.testing.assert_array_equal(found.p, wanted.p)
     np.testing.assert_allclose(found.statistic, wanted.statistic, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", column_cases.OFFSETS)
+@pytest.mark.parametrize("n_more", cases.PADDING)
+@pytest.mark.parametrize("sizes", column_cases.SIZES)
+def test_moments_of_columns_are_those_of_two_passes(
+    to_gpu, sizes, n_more, offset, dtype
+):
+    y, prediction = column_cases.pair(*sizes, dtype, n_more, offset)
+    found = gpu_columns.column_moments(to_gpu(y), to_gpu(prediction))
+    column_cases.check_moments(host_array(found), y, prediction, offset)

@@ -194,9 +194,9 @@ class ThreadShim(Shim):
 
 def patched(shim: Shim, monkeypatch: Any) -> Shim:
     """Let the launchers of `neuromm.kernels` run in the shim, on arrays of the CPU."""
-    from neuromm.kernels import gpu_permutation, gpu_ridge
+    from neuromm.kernels import gpu_columns, gpu_permutation, gpu_ridge
 
-    for module in (gpu_permutation, gpu_ridge):
+    for module in (gpu_columns, gpu_permutation, gpu_ridge):
         monkeypatch.setattr(module, "launch", shim.launch)
         monkeypatch.setattr(module, "empty", shim.empty)
         monkeypatch.setattr(module, "require_gpu", lambda *arrays: None)

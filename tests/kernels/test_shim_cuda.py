@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from neuromm._resources import shared_folder
-from neuromm.kernels import gpu_permutation, gpu_ridge
+from neuromm.kernels import gpu_columns, gpu_permutation, gpu_ridge
 from neuromm.kernels.gpu_launch import Launch
+from tests.kernels import column_cases, cuda_shim
 from tests.kernels import cuda_cases as cases
-from tests.kernels import cuda_shim
 
 ENCODING = shared_folder("cuda") / "encoding"
 
@@ -42,7 +42,17 @@ def block_perm_is_right() -> bool:
     )
 
 
-RIGHT = {"path_sums": path_sums_is_right, "block_perm": block_perm_is_right}
+def col_stats_is_right() -> bool:
+    y, prediction = column_cases.pair(600, 33, "float64", 0)
+    found = gpu_columns.column_moments(y, prediction)
+    return np.allclose(found, column_cases.moments(y, prediction), rtol=1e-10)
+
+
+RIGHT = {
+    "path_sums": path_sums_is_right,
+    "block_perm": block_perm_is_right,
+    "col_stats": col_stats_is_right,
+}
 
 
 def probe(tmp_path, cuda_builds, text, **settings):
