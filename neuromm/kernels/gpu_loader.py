@@ -6,7 +6,8 @@ in a folder of the user, so each is compiled once for a version of the source, o
 and of the options. PTX is never kept: that of a newer NVRTC is refused by an older
 driver.
 
-CuPy is imported by the functions here that need it, never on import.
+CuPy is imported by the functions here that need it, never on import. ``HAS_CUPY`` and
+``HAS_GPU`` are `has_cupy` and `has_gpu` as attributes: CuPy compiles without a GPU.
 """
 
 import contextlib
@@ -35,6 +36,15 @@ CACHE_VARIABLE = "NEUROMM_CACHE_DIR"
 
 _STANDARD = "--std=c++17"
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
+
+
+def __getattr__(name: str) -> bool:
+    """Give the flags HAS_CUPY and HAS_GPU, found out when they are first asked for."""
+    if name == "HAS_CUPY":
+        return has_cupy()
+    if name == "HAS_GPU":
+        return has_gpu()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @functools.cache

@@ -185,6 +185,16 @@ def test_looking_for_a_gpu_imports_cupy_and_importing_the_loader_does_not():
     assert done.stdout.split() == [str(has_cupy()), str(has_gpu()), str(has_cupy())]
 
 
+@pytest.mark.parametrize(("cupy", "gpu"), [(False, False), (True, False), (True, True)])
+def test_cupy_and_gpu_are_two_flags(cupy, gpu, monkeypatch):
+    monkeypatch.setattr(gpu_loader, "has_cupy", lambda: cupy)
+    monkeypatch.setattr(gpu_loader, "has_gpu", lambda: gpu)
+    assert gpu_loader.HAS_CUPY is cupy
+    assert gpu_loader.HAS_GPU is gpu
+    with pytest.raises(AttributeError, match="'HAS_TPU'"):
+        _ = gpu_loader.HAS_TPU
+
+
 @pytest.mark.skipif(has_cupy(), reason="CuPy is installed")
 def test_a_kernel_without_cupy_names_the_extra():
     with pytest.raises(ImportError, match=r'pip install "neuromm\[gpu13\]"'):
