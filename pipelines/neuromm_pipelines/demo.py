@@ -27,8 +27,9 @@ class DemoConfig:
 
     folder: Path
     n_subjects: int = 3
-    n_permutations: int = 5000
-    n_resamples: int = 1000
+    n_runs: int = 4
+    n_permutations: int = 1000
+    n_resamples: int = 400
     seed: int = 0
 
 
@@ -66,6 +67,7 @@ def run(config: DemoConfig) -> int:
     truth = make_bids_dataset(
         dataset,
         n_subjects=config.n_subjects,
+        n_runs=config.n_runs,
         modalities=("fmri", "ieeg"),
         interactive=True,
         rng=config.seed,

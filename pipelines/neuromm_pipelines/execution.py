@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from neuromm_pipelines.encode import EncodeConfig
     from neuromm_pipelines.encode_unit import EncodingUnit
 
-__all__ = ["encode_all", "spread"]
+__all__ = ["encode_all", "processes", "result_of", "spread"]
 
 # Network file systems show a new file to other machines within a minute.
 _SEEN_WITHIN_S = 60.0
@@ -91,10 +91,10 @@ def spread(
                 if config.stop_on_first_crash and outcomes[-1].status == "failed":
                     break
             return outcomes
-        with _processes(config.nprocs) as pool:
+        with processes(config.nprocs) as pool:
             jobs = {pool.submit(work, config, name, *further): name for name in names}
             for job in as_completed(jobs):
-                outcomes.append(_outcome(jobs[job], job))
+                outcomes.append(result_of(jobs[job], job))
                 bar.update()
                 if config.stop_on_first_crash and outcomes[-1].status == "failed":
                     pool.shutdown(cancel_futures=True)
@@ -125,7 +125,7 @@ def _encode_in_chunks(
             _work_here(board)
         else:
             board.begin(units)
-            with _processes(config.nprocs) as executor:
+            with processes(config.nprocs) as executor:
                 _work_with(executor, board)
     return sorted(board.ended.values(), key=lambda outcome: outcome.name)
 
@@ -211,12 +211,12 @@ def _work_with(executor: Executor, board: _Board) -> None:
     while (chunks or joins) and not board.stopped:
         for job in wait({*chunks, *joins}, return_when=FIRST_COMPLETED).done:
             if job in joins:
-                board.end(_outcome(joins.pop(job), job))
+                board.end(result_of(joins.pop(job), job))
                 continue
             name = chunks.pop(job, None)
             if name is None or name in board.ended:
                 continue
-            if board.add(_outcome(name, job)):
+            if board.add(result_of(name, job)):
                 join = executor.submit(chunk_tasks.join_unit, config, name, wait=remote)
                 joins[join] = name
             elif name in board.ended:
@@ -228,8 +228,8 @@ def _work_with(executor: Executor, board: _Board) -> None:
 
 
 @contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    # Fresh interpreters: a fork would copy the threads of BLAS half-alive.
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh interpreters: a fork would copy the threads of BLAS half-alive."""
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         try:
             yield pool
@@ -238,7 +238,7 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _outcome(name: str, job: "Future[Outcome]") -> Outcome:
+def result_of(name: str, job: "Future[Outcome]") -> Outcome:
     """Outcome of a task; the death of its worker is one, too."""
     try:
         return job.result()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from neuromm.core import InputMissingError, NeurommError
 from neuromm.core.files import write_text
+from neuromm_pipelines.execution import processes, result_of
 from neuromm_pipelines.outcomes import Outcome
 from neuromm_pipelines.units import locked
 
@@ -33,28 +34,27 @@ def write_subjects(
 ) -> list[Outcome]:
     """Write the report of every subject that has finished units.
 
-    A report is an output like others: one that cannot be written is a failure.
+    A report is an output like others: one that cannot be written is a failure. Several
+    are written at once where the command has several processes.
     """
-    subjects = sorted({o.subject for o in outcomes if o.status != "failed"})
     changed = {o.subject for o in outcomes if o.status == "done"}
-    failures = []
-    for subject in subjects:
-        present = (config.output_dir / f"sub-{subject}.html").exists()
-        if present and subject not in changed:
-            continue
-        try:
-            _write_subject(config, subject)
-        except NeurommError as error:
-            failures.append(
-                Outcome(
-                    f"report of sub-{subject}",
-                    "failed",
-                    subject,
-                    error.exit_code,
-                    f"sub-{subject}: the report failed: {error}",
-                )
-            )
-    return failures
+    subjects = [
+        subject
+        for subject in sorted({o.subject for o in outcomes if o.status != "failed"})
+        if subject in changed
+        or not (config.output_dir / f"sub-{subject}.html").exists()
+    ]
+    n_workers = min(config.nprocs, len(subjects))
+    if n_workers < 2:
+        ended = [_try_subject(config, subject) for subject in subjects]
+    else:
+        with processes(n_workers) as pool:
+            jobs = {
+                f"report of sub-{subject}": pool.submit(_try_subject, config, subject)
+                for subject in subjects
+            }
+            ended = [result_of(name, job) for name, job in jobs.items()]
+    return [outcome for outcome in ended if outcome.status == "failed"]
 
 
 def rewrite(config: "EncodeConfig") -> int:
@@ -87,6 +87,17 @@ def write_group(config: "EncodeConfig") -> int:
     print(report)
     print(f"neuromm encode: group of {len(subjects)} subjects done")
     return 0
+
+
+def _try_subject(config: "EncodeConfig", subject: str) -> Outcome:
+    """Write a report; an error becomes an outcome."""
+    name = f"report of sub-{subject}"
+    try:
+        _write_subject(config, subject)
+    except NeurommError as error:
+        cause = f"sub-{subject}: the report failed: {error}"
+        return Outcome(name, "failed", subject, error.exit_code, cause)
+    return Outcome(name, "done", subject)
 
 
 def _write_subject(config: "EncodeConfig", subject: str) -> str:
