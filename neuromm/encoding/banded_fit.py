@@ -37,8 +37,9 @@ from neuromm.kernels.ridge_modes import Scoring
 __all__ = ["BandedFit", "fit_banded", "gamma_candidates"]
 
 # Without a limit, batches have so many targets for each row of a decomposition that it
-# is a fifth of the work at most, unless they take more bytes than this.
-_TARGETS_PER_ROW = 16
+# is a fifth of the work at most, and never so few that calls are, unless they take more
+# bytes than this.
+_TARGETS_PER_ROW, _FEWEST_TARGETS = 16, 1024
 _BATCH_BYTES = 2 * 10**9
 
 # Of what is free on a GPU, this share is taken where no limit is given.
@@ -277,7 +278,8 @@ def _planned(
         is_primal = solvers[0].form == "primal"
         order = shape.n_features if is_primal else shape.n_samples
         widest = memories[0].widest(memories[0].peak(1) + _BATCH_BYTES)
-        widest = max(min(_TARGETS_PER_ROW * order, widest), 1)
+        wanted = max(_TARGETS_PER_ROW * order, _FEWEST_TARGETS)
+        widest = max(min(wanted, widest), 1)
         return solvers[0], _equal_width(shape.n_targets, widest)
     for solver, memory in zip(solvers, memories, strict=True):
         if widest := memory.widest(memory_limit):

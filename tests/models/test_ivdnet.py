@@ -61,7 +61,7 @@ def test_any_number_of_modalities_follows_the_general_rule(n_modalities):
         ({"dense_skip": "crop"}, (32, 48)),
         ({"fusion": "early"}, (32, 16)),
         ({"fusion": "late"}, (32, 16)),
-        ({"spatial_dims": 3}, (16, 32, 16)),
+        pytest.param({"spatial_dims": 3}, (16, 32, 16), marks=pytest.mark.slow),
         ({"spatial_dims": 3, "dense_skip": "crop"}, (16, 16, 32)),
         ({"asymmetric": False, "n_modalities": 2, "n_classes": 5}, (16, 32)),
     ],

@@ -156,10 +156,10 @@ def test_an_address_where_nothing_answers_is_refused(
 def test_a_chunk_that_kills_its_workers_may_be_tried_again():
     from distributed.scheduler import KilledWorker
 
-    from neuromm_pipelines.execution import _outcome
+    from neuromm_pipelines.execution import result_of
 
     job = Future()
     job.set_exception(KilledWorker("encode_chunk-1", None, 3))
-    outcome = _outcome(UNIT, job)
+    outcome = result_of(UNIT, job)
     assert (outcome.status, outcome.code, outcome.subject) == ("failed", 75, "01")
     assert "run again to go on" in outcome.message

@@ -41,7 +41,11 @@ def in_process(folder: Path, output: Path, where: str = "step", number: int = 0)
     ("where", "number"),
     # In the first epoch; half-way in the third; and with the files of the second
     # written, but not yet named by the manifest.
-    [("step", 3), ("step", 2 * N_STEPS + 3), ("manifest", 2)],
+    [
+        pytest.param("step", 3, marks=pytest.mark.slow),
+        ("step", 2 * N_STEPS + 3),
+        pytest.param("manifest", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, where, number):
     folder, output = tmp_path / "run", tmp_path / "killed.safetensors"

@@ -172,6 +172,7 @@ class _Scaled(SegmentationTask):
         return super().loss(model, {**batch, "images": self.factor * batch["images"]})
 
 
+@pytest.mark.slow
 def test_a_trained_network_refuses_images_in_another_scale():
     """What the released code does: its Dice falls, and nobody is told."""
     torch.manual_seed(0)
