@@ -67,6 +67,7 @@ def test_null_p_is_uniform_and_intervals_cover(simulations):
     assert 0.93 - error <= inside <= 0.97 + error
 
 
+@pytest.mark.timeout(1200)
 def test_a_true_correlation_of_015_is_found_in_4000_events(simulations):
     found = [
         table["is_site"][table["kind"] == "interactive"].mean()

@@ -70,6 +70,7 @@ def sites(haxby, name, codes):
             "encode", str(haxby / "dataset"), str(output), "participant",
             "--features", *features, "--sites", "--mask", str(haxby / "mask.nii.gz"),
             "--n-permutations", "0", "--n-resamples", "500", "--skip-bids-validation",
+            "--omp-nthreads", "1",
         ]
     )  # fmt: skip
     assert code == 0
