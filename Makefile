@@ -35,12 +35,15 @@ $(VENV)/.%: $(VENV)/.base
 demo: $(VENV)/.base
 	$(BIN)/neuromm demo $(DEMO_DIR)
 
+# Two workers fill two cores: second threads of libraries would only wait for each other.
+test test-slow: export OMP_NUM_THREADS := 1
+
 test: $(VENV)/.base $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 # The packaging test builds with hatchling, of the group check.
 test-slow: $(VENV)/.base $(VENV)/.test $(VENV)/.check
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 -m slow --timeout 900
 
 $(KERNELS)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(KERNELS)
