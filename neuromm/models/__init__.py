@@ -5,27 +5,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuromm.models.card import ModelCard
+    from neuromm.models.disc_regions import DiscRegions, disc_regions
     from neuromm.models.intensity import IntensityScaling, TrainedRange
     from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
+    from neuromm.models.uncertainty import VolumePrediction, predict_with_uncertainty
     from neuromm.models.volume_prediction import predict_volume
 
 __all__ = [
+    "DiscRegions",
     "IVDNet",
     "IVDNetConfig",
     "IVDNetOutput",
     "IntensityScaling",
     "ModelCard",
     "TrainedRange",
+    "VolumePrediction",
+    "disc_regions",
     "predict_volume",
+    "predict_with_uncertainty",
 ]
 
 _HOMES = {
+    "DiscRegions": "neuromm.models.disc_regions",
     "IVDNet": "neuromm.models.ivdnet",
     "IVDNetConfig": "neuromm.models.ivdnet",
     "IVDNetOutput": "neuromm.models.ivdnet",
     "IntensityScaling": "neuromm.models.intensity",
     "ModelCard": "neuromm.models.card",
     "TrainedRange": "neuromm.models.intensity",
+    "VolumePrediction": "neuromm.models.uncertainty",
+    "disc_regions": "neuromm.models.disc_regions",
+    "predict_with_uncertainty": "neuromm.models.uncertainty",
     "predict_volume": "neuromm.models.volume_prediction",
 }
 

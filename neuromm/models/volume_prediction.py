@@ -12,7 +12,12 @@ from neuromm.core import UsageError
 from neuromm.models.inception_blocks import folded
 from neuromm.models.ivdnet import IVDNet
 
-__all__ = ["predict_volume"]
+__all__ = [
+    "network_for_prediction",
+    "predict_volume",
+    "probabilities_of",
+    "scaled_input",
+]
 
 _MULTIPLE = 16
 
@@ -55,6 +60,32 @@ def predict_volume(
     Slices are padded at their end with their edge to multiples of 16. Computed on the
     device of the model.
     """
+    scaled, mask = scaled_input(model, volume, available)
+    network = network_for_prediction(model)
+    if model.config.spatial_dims == 3:
+        whole = probabilities_of(network, torch.from_numpy(scaled)[None], mask)
+        first: NDArray[np.float32] = whole[0]
+        return first
+    n_slices = scaled.shape[1]
+    result = np.empty((model.config.n_classes, *scaled.shape[1:]), dtype=np.float32)
+    for index in range(n_slices):
+        one = torch.from_numpy(scaled[None, :, index])
+        result[:, index] = probabilities_of(network, one, mask)[0]
+        if progress is not None:
+            progress(index + 1, n_slices)
+    return result
+
+
+def scaled_input(
+    model: IVDNet, volume: NDArray[Any], available: Sequence[bool] | None
+) -> tuple[NDArray[np.float32], Tensor]:
+    """Volume by the model's own scaling, and which modalities count, (1, n) of bool.
+
+    Raises
+    ------
+    UsageError, DataError
+        As `predict_volume` says.
+    """
     volume = np.asarray(volume)
     n_modalities = model.config.n_modalities
     if volume.ndim != 4 or len(volume) != n_modalities:
@@ -70,24 +101,11 @@ def predict_volume(
         )
     scaled = np.zeros(volume.shape, np.float32)
     scaled[kept] = model.config.scaling.apply(volume[kept])
-    device = next(model.parameters()).device
-    network = _for_prediction(model)
-    mask = torch.as_tensor(kept, device=device)[None]
-    if model.config.spatial_dims == 3:
-        whole = _probabilities(network, torch.from_numpy(scaled)[None], mask, device)
-        first: NDArray[np.float32] = whole[0]
-        return first
-    n_slices = volume.shape[1]
-    result = np.empty((model.config.n_classes, *volume.shape[1:]), dtype=np.float32)
-    for index in range(n_slices):
-        one = torch.from_numpy(scaled[None, :, index])
-        result[:, index] = _probabilities(network, one, mask, device)[0]
-        if progress is not None:
-            progress(index + 1, n_slices)
-    return result
+    return scaled, torch.from_numpy(kept)[None]
 
 
-def _for_prediction(model: IVDNet) -> IVDNet:
+def network_for_prediction(model: IVDNet) -> IVDNet:
+    """Copy of a model that predicts fast: in evaluation, folded, channels last."""
     was_training = model.training
     model.eval()
     try:
@@ -99,15 +117,20 @@ def _for_prediction(model: IVDNet) -> IVDNet:
     return network
 
 
-def _probabilities(
-    network: IVDNet, images: Tensor, available: Tensor, device: torch.device
+def probabilities_of(
+    network: IVDNet, images: Tensor, available: Tensor
 ) -> NDArray[np.float32]:
+    """Probabilities (batch, n_classes, …) of scaled images of any size.
+
+    Sides are padded at their end with their edge to multiples of 16.
+    """
+    device = next(network.parameters()).device
     sides = images.shape[2:]
     padding = [(0, -side % _MULTIPLE) for side in reversed(sides)]
     flat = [one for pair in padding for one in pair]
     with torch.inference_mode():
         padded = torch.nn.functional.pad(images.to(device), flat, mode="replicate")
-        whole = network(padded, available).probabilities
+        whole = network(padded, available.to(device)).probabilities
     inner = whole[(..., *(slice(side) for side in sides))]
     result: NDArray[np.float32] = inner.float().cpu().numpy()
     return result
