@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuromm.models.card import ModelCard
-    from neuromm.models.disc_regions import DiscRegions, disc_regions
+    from neuromm.models.discs import DiscRegions, disc_regions
     from neuromm.models.intensity import IntensityScaling, TrainedRange
     from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
     from neuromm.models.uncertainty import VolumePrediction, predict_with_uncertainty
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DiscRegions": "neuromm.models.disc_regions",
+    "DiscRegions": "neuromm.models.discs",
     "IVDNet": "neuromm.models.ivdnet",
     "IVDNetConfig": "neuromm.models.ivdnet",
     "IVDNetOutput": "neuromm.models.ivdnet",
@@ -34,9 +34,9 @@ _HOMES = {
     "ModelCard": "neuromm.models.card",
     "TrainedRange": "neuromm.models.intensity",
     "VolumePrediction": "neuromm.models.uncertainty",
-    "disc_regions": "neuromm.models.disc_regions",
-    "predict_with_uncertainty": "neuromm.models.uncertainty",
+    "disc_regions": "neuromm.models.discs",
     "predict_volume": "neuromm.models.volume_prediction",
+    "predict_with_uncertainty": "neuromm.models.uncertainty",
 }
 
 
