@@ -24,6 +24,7 @@ __all__ = [
     "identification_rate",
     "label_centres",
     "localisation_error",
+    "matched_centres",
     "surface_distances",
 ]
 
@@ -134,15 +135,37 @@ def localisation_error(predicted: ArrayLike, truth: ArrayLike) -> NDArray[np.flo
     Matched one to one with the least sum of distances (Hungarian method). Surplus
     predictions are left over.
     """
+    found, true = _points("predicted", predicted), _points("truth", truth)
+    errors = np.full(len(true), np.nan)
+    matches = matched_centres(found, true)
+    hit = matches >= 0
+    errors[hit] = np.linalg.norm(true[hit] - found[matches[hit]], axis=1)
+    return errors
+
+
+def matched_centres(predicted: ArrayLike, truth: ArrayLike) -> NDArray[np.intp]:
+    """Which predicted centre each true one is matched to by `localisation_error`.
+
+    Parameters
+    ----------
+    predicted : array of shape (n_predicted, 3)
+        Centres in mm.
+    truth : array of shape (n_true, 3)
+        Centres in mm.
+
+    Returns
+    -------
+    matches : array of int of shape (n_true,)
+        Row of the predicted centre; -1 where none is left.
+    """
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
     found, true = _points("predicted", predicted), _points("truth", truth)
-    errors = np.full(len(true), np.nan)
-    distances = cdist(true, found)
-    rows, columns = linear_sum_assignment(distances)
-    errors[rows] = distances[rows, columns]
-    return errors
+    matches = np.full(len(true), -1, dtype=np.intp)
+    rows, columns = linear_sum_assignment(cdist(true, found))
+    matches[rows] = columns
+    return matches
 
 
 def detection_rate(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuromm.models.card import ModelCard
+    from neuromm.models.disc_scores import DiscScores, score_discs
     from neuromm.models.discs import DiscRegions, disc_regions
     from neuromm.models.intensity import IntensityScaling, TrainedRange
     from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DiscRegions",
+    "DiscScores",
     "IVDNet",
     "IVDNetConfig",
     "IVDNetOutput",
@@ -23,10 +25,12 @@ __all__ = [
     "disc_regions",
     "predict_volume",
     "predict_with_uncertainty",
+    "score_discs",
 ]
 
 _HOMES = {
     "DiscRegions": "neuromm.models.discs",
+    "DiscScores": "neuromm.models.disc_scores",
     "IVDNet": "neuromm.models.ivdnet",
     "IVDNetConfig": "neuromm.models.ivdnet",
     "IVDNetOutput": "neuromm.models.ivdnet",
@@ -37,6 +41,7 @@ _HOMES = {
     "disc_regions": "neuromm.models.discs",
     "predict_volume": "neuromm.models.volume_prediction",
     "predict_with_uncertainty": "neuromm.models.uncertainty",
+    "score_discs": "neuromm.models.disc_scores",
 }
 
 
