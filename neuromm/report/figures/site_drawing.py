@@ -156,6 +156,7 @@ def titled_canvas(
     attrs: Mapping[str, Any] | None,
     *,
     constrained: bool = True,
+    mark: str = "",
 ) -> Any:
     """Empty figure with a title at the upper left, and the mark of stand-ins.
 
@@ -170,21 +171,23 @@ def titled_canvas(
     constrained : bool
         Whether axes make room for their labels; if not, axes are placed in parts of the
         figure, and the mark stands beside the title.
+    mark : str
+        What else has to be said in the figure itself, such as that data are simulated.
     """
-    marked = is_stand_in(attrs)
-    strip = _TITLE_STRIP + (_MARK_STRIP if marked and constrained else 0.0)
+    mark = _STAND_IN if is_stand_in(attrs) else mark
+    strip = _TITLE_STRIP + (_MARK_STRIP if mark and constrained else 0.0)
     whole = height + strip
     figure = canvas(width, whole, constrained=constrained)
     if constrained:
         figure.get_layout_engine().set(rect=(0, 0, 1, height / whole))
     edge = 0.08
     figure.text(edge / width, 1 - edge / whole, title, ha="left", va="top", fontsize=10)
-    if marked:
+    if mark:
         under = constrained
         figure.text(
             (edge + 0.03) / width if under else 1 - edge / width,
             1 - (edge + (0.23 if under else 0.0)) / whole,
-            _STAND_IN,
+            mark,
             ha="left" if under else "right",
             va="top",
             fontsize=7,
