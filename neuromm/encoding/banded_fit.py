@@ -7,40 +7,41 @@ A batch repeats the decompositions of every candidate, so batches are wide.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from neuromm.core import ResourceLimitError, UsageError
+from neuromm.core import UsageError
+from neuromm.encoding.banded_batches import banded_batches
+from neuromm.encoding.fit_results import (
+    FitResults,
+    MemoryResults,
+    StoredResults,
+    stored_results,
+)
 from neuromm.encoding.ridge_batches import Fitted, in_halves
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_shape
 from neuromm.encoding.splitters import Split
 from neuromm.encoding.target_reading import TargetReader
+from neuromm.encoding.target_sources import array_digest
 from neuromm.kernels import Solver, row_parts
 from neuromm.kernels.arrays import (
     Array,
     as_like,
-    empty,
     free_memory,
     host_array,
     is_device_array,
     is_numpy,
     namespace,
 )
-from neuromm.kernels.banded_cost import banded_memory, banded_solvers
 from neuromm.kernels.banded_modes import banded_features
 from neuromm.kernels.banded_search import BandedSearch
 from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["BandedFit", "fit_banded", "gamma_candidates"]
-
-# Without a limit, batches have so many targets for each row of a decomposition that it
-# is a fifth of the work at most, and never so few that calls are, unless they take more
-# bytes than this.
-_TARGETS_PER_ROW, _FEWEST_TARGETS = 16, 1024
-_BATCH_BYTES = 2 * 10**9
 
 # Of what is free on a GPU, this share is taken where no limit is given.
 _GPU_SHARE = 0.6
@@ -95,6 +96,7 @@ def fit_banded(
     memory_limit: int | None = None,
     is_copy: bool = False,
     solver: Solver | None = None,
+    checkpoint: Path | None = None,
 ) -> BandedFit:
     """Choose weights of spaces and a penalty for each target, and fit all samples.
 
@@ -116,11 +118,14 @@ def fit_banded(
         Count ``x`` too: it is a copy of what the user holds.
     solver : Solver, optional
         Instead of the cheapest.
+    checkpoint : Path, optional
+        Folder that keeps finished batches. A fit that was killed goes on from there.
 
     Raises
     ------
     neuromm.core.UsageError
-        If no fold holds out enough samples for the score.
+        If no fold holds out enough samples for the score, or ``checkpoint`` holds
+        another fit.
     neuromm.core.ResourceLimitError
         If ``memory_limit`` is too small for one target.
     """
@@ -131,6 +136,8 @@ def fit_banded(
         )
     targets = TargetReader(y, x)
     n_targets = targets.shape[1]
+    if n_targets < 1:
+        raise UsageError(f"y has no targets: its shape is {targets.shape}")
     settings = RidgeSettings(
         x=x,
         splits=splits,
@@ -139,24 +146,40 @@ def fit_banded(
         fit_intercept=fit_intercept,
         n_targets=n_targets,
     )
-    solver, width = _planned(settings, gammas, solver, memory_limit, is_copy=is_copy)
+    if memory_limit is None and (free := free_memory(x)) is not None:
+        memory_limit = int(_GPU_SHARE * free)
+    solver, _, width = banded_batches(
+        ridge_shape(settings),
+        len(gammas),
+        gammas.shape[1],
+        asked=solver,
+        memory_limit=memory_limit,
+        is_copy=is_copy,
+        keeps_results=checkpoint is None,
+    )
     width = min(max(width // targets.chunk * targets.chunk, targets.chunk), n_targets)
+    results: FitResults
+    if checkpoint is None:
+        results = MemoryResults(settings, y)
+        columns = [
+            slice(start, min(start + width, n_targets))
+            for start in range(0, n_targets, width)
+        ]
+    else:
+        stored = _stored(checkpoint, settings, y, width, spaces, gammas, solver)
+        results, columns = stored, stored.pending()
     search = _search(settings, spaces, gammas, solver)
     fit = _BatchFit(search)
-    on_host = is_numpy(x) or not is_device_array(y)
-    results: dict[str, Array] = {}
-    slices = [
-        slice(start, min(start + width, n_targets))
-        for start in range(0, n_targets, width)
-    ]
-    for columns, part in targets.batches(slices):
-        _store(results, columns, fit(part), n_targets, on_host=on_host)
+    for one, part in targets.batches(columns):
+        results.store(one, fit(part), fit.taken_sums())
     mean = namespace(x).astype(search.features.mean, x.dtype)
+    on_host = is_numpy(x) or not is_device_array(y)
+    progress = np.sum(results.sums(), axis=0)
     return BandedFit(
         x_mean=host_array(mean) if on_host else mean,
-        progress=fit.progress,
+        progress=progress[1:] / (progress[0] or np.nan),
         solver_form=solver.name,
-        **results,
+        **results.arrays(),
     )
 
 
@@ -257,46 +280,36 @@ def _search(
     )
 
 
-def _planned(
+def _stored(
+    folder: Path,
     settings: RidgeSettings,
+    y: Any,
+    width: int,
+    spaces: Sequence[slice],
     gammas: NDArray[np.float64],
-    asked: Solver | None,
-    memory_limit: int | None,
-    *,
-    is_copy: bool,
-) -> tuple[Solver, int]:
-    """First of the cheapest solvers that fits in memory, and targets of a batch."""
-    shape = ridge_shape(settings)
-    solvers = [asked] if asked else banded_solvers(shape, len(gammas))
-    n_spaces = gammas.shape[1]
-    memories = [
-        banded_memory(shape, one, n_spaces, copies_features=is_copy) for one in solvers
-    ]
-    if memory_limit is None and (free := free_memory(settings.x)) is not None:
-        memory_limit = int(_GPU_SHARE * free)
-    if memory_limit is None:
-        is_primal = solvers[0].form == "primal"
-        order = shape.n_features if is_primal else shape.n_samples
-        widest = memories[0].widest(memories[0].peak(1) + _BATCH_BYTES)
-        wanted = max(_TARGETS_PER_ROW * order, _FEWEST_TARGETS)
-        widest = max(min(wanted, widest), 1)
-        return solvers[0], _equal_width(shape.n_targets, widest)
-    for solver, memory in zip(solvers, memories, strict=True):
-        if widest := memory.widest(memory_limit):
-            return solver, _equal_width(shape.n_targets, widest)
-    needed = min(memory.peak(1) for memory in memories)
-    raise ResourceLimitError(
-        f"memory_limit is {memory_limit / 1e6:.0f} MB, and this fit needs at least "
-        f"{needed / 1e6:.0f} MB above its inputs. Raise the limit, or fit fewer "
-        "targets or features at a time."
+    solver: Solver,
+) -> StoredResults:
+    kind = host_array(settings.x[:1]).dtype
+    return stored_results(
+        folder,
+        settings,
+        y,
+        width,
+        described={
+            "spaces": [[one.start, one.stop] for one in spaces],
+            "gammas": {"number": len(gammas), "sha256": array_digest(gammas)},
+            "solver": f"banded-{solver.name}",
+        },
+        arrays={
+            "coef": ((settings.x.shape[1],), kind),
+            "intercept": ((), kind),
+            "y_mean": ((), kind),
+            "best_gammas": ((gammas.shape[1],), "f8"),
+            "best_alphas": ((), "f8"),
+            "cv_scores": ((), "f8"),
+            "valid_targets": ((), "?"),
+        },
     )
-
-
-def _equal_width(n_targets: int, widest: int) -> int:
-    """Width of as few batches as there can be, of equal width."""
-    n_targets = max(n_targets, 1)
-    n_batches = -(-n_targets // min(widest, n_targets))
-    return -(-n_targets // n_batches)
 
 
 class _BatchFit:
@@ -304,8 +317,7 @@ class _BatchFit:
 
     def __init__(self, search: BandedSearch) -> None:
         self._search = search
-        self._sums = np.zeros(len(search.gammas))
-        self._n_scored = 0
+        self._sums = np.zeros(1 + len(search.gammas))
 
     def __call__(self, part: Array) -> Fitted:
         """Fit a batch of targets of shape (n_samples, width)."""
@@ -322,8 +334,7 @@ class _BatchFit:
         scores = np.where(scored, choice.scores, np.nan)
         alphas = np.where(host_valid, search.alphas[choice.alphas], np.nan)
         gammas = np.where(host_valid, search.gammas[choice.gammas].T, np.nan)
-        self._sums += choice.progress
-        self._n_scored += int(scored.sum())
+        self._sums += [scored.sum(), *choice.progress]
         levels = {"intercept": intercept, "y_mean": batch.mean}
         return {
             "coef": coef,
@@ -339,23 +350,7 @@ class _BatchFit:
             "valid_targets": valid,
         }
 
-    @property
-    def progress(self) -> NDArray[np.float64]:
-        """Mean best score after each candidate; nan without a scored target."""
-        return self._sums / (self._n_scored or np.nan)
-
-
-def _store(
-    results: dict[str, Array],
-    columns: slice,
-    fitted: Fitted,
-    n_targets: int,
-    *,
-    on_host: bool,
-) -> None:
-    for name, values in fitted.items():
-        if on_host:
-            values = host_array(values)
-        if name not in results:
-            results[name] = empty((*values.shape[:-1], n_targets), values)
-        results[name][..., columns] = values
+    def taken_sums(self) -> list[float]:
+        """Of the last batch: scored targets, and best scores after each candidate."""
+        sums, self._sums = self._sums.tolist(), np.zeros_like(self._sums)
+        return sums

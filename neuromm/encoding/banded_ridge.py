@@ -9,6 +9,7 @@ NeuroImage 264:119728 (the random search, and the conventions of himalaya).
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -83,6 +84,9 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     spaces : mapping from name to slice, indices or boolean mask, optional
         Columns of each space where ``X`` is one array; every column in exactly one. By
         default one space. Not used where ``X`` is a mapping.
+    checkpoint : path-like, optional
+        Folder that keeps finished batches of targets, as for `RidgeCV`. Candidates must
+        come out the same when the fit goes on: give an int as ``random_state``.
 
     Attributes
     ----------
@@ -152,6 +156,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         memory_limit: int | str | None = None,
         random_state: Any = None,
         spaces: Mapping[str, Any] | None = None,
+        checkpoint: str | Path | None = None,
     ) -> None:
         self.alphas = alphas
         self.n_iter = n_iter
@@ -162,6 +167,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         self.memory_limit = memory_limit
         self.random_state = random_state
         self.spaces = spaces
+        self.checkpoint = checkpoint
 
     def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
         """Choose the penalties of each target and fit all samples.
@@ -182,7 +188,7 @@ array of shape (n_samples, n_features)
         ValueError
             If X or a 1-D y hold nan or infinity, or the numbers of rows differ.
         neuromm.core.UsageError
-            If a parameter is wrong.
+            If a parameter is wrong, or ``checkpoint`` holds another fit.
         neuromm.core.ResourceLimitError
             If ``memory_limit`` is too small for one target.
         """
@@ -210,6 +216,7 @@ array of shape (n_samples, n_features)
             fit_intercept=self.fit_intercept,
             memory_limit=parse_memory(self.memory_limit),
             is_copy=holds_spaces(X) or layout.order is not None,
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
         )
         self._keep(fitted, layout, one_dimensional=one_dimensional)
         warn_of_edges(host_array(fitted.best_alphas), alphas)
@@ -305,6 +312,9 @@ with ``split``, (n_spaces, n_samples, n_targets) or (n_spaces, n_samples)
             "ensure_min_samples": 2,
         }
         checked = y
+        shape = tuple((y if is_stored(y) else np.asarray(y)).shape)
+        if len(shape) == 2 and not shape[1]:
+            raise UsageError(f"y has no targets: its shape is {shape}")
         of_responses = {"dtype": settings["dtype"], "ensure_2d": False}
         if not is_stored(y):
             of_responses["ensure_all_finite"] = np.asarray(y).ndim == 1

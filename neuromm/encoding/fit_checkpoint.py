@@ -107,6 +107,7 @@ class FitCheckpoint:
         }
         self._settings = _as_json(settings)
         self._lock = _locked(self.folder)
+        self._sums: dict[int, list[float]] = {}
         try:
             self._batches = self._opened_batches()
         except BaseException:
@@ -158,7 +159,12 @@ class FitCheckpoint:
         starts = range(0, self.n_targets, self.width)
         return [self._batch(start) for start in starts if not self.is_done(start)]
 
-    def store(self, columns: slice, values: Mapping[str, ArrayLike]) -> None:
+    def store(
+        self,
+        columns: slice,
+        values: Mapping[str, ArrayLike],
+        sums: Sequence[float] = (),
+    ) -> None:
         """Keep the results of one batch; when this returns, no kill loses them.
 
         Parameters
@@ -168,6 +174,8 @@ class FitCheckpoint:
         values : mapping of str to array
             Every array of the fit, in its dtype, the targets of the batch on the last
             axis.
+        sums : sequence of float
+            What the batch adds to sums over all targets; kept in the manifest.
 
         Raises
         ------
@@ -199,6 +207,7 @@ class FitCheckpoint:
                 "disk full? Finished batches are kept; run again to go on."
             ) from error
         self._batches[start] = digest.hexdigest()
+        self._sums[start] = [float(one) for one in sums]
         self._write_manifest()
         self._checked.add(start)
 
@@ -222,6 +231,10 @@ class FitCheckpoint:
             name: np.load(file.path, mmap_mode="r", allow_pickle=False)
             for name, file in self._files.items()
         }
+
+    def sums(self) -> list[Sequence[float]]:
+        """Sums of the batches that are stored, in the order of targets."""
+        return [self._sums.get(start, []) for start in sorted(self._batches)]
 
     def close(self) -> None:
         """Give the folder free for another process."""
@@ -255,6 +268,8 @@ class FitCheckpoint:
             self._compare(stored)
             self.width = stored["width"]
             batches = {int(start): digest for start, digest in stored["done"].items()}
+            sums = stored.get("sums", {})
+            self._sums = {int(start): values for start, values in sums.items()}
         for file in self._files.values():
             file.create()
         return batches
@@ -282,7 +297,11 @@ class FitCheckpoint:
 
     def _write_manifest(self) -> None:
         done = {str(start): self._batches[start] for start in sorted(self._batches)}
-        write_json(self.folder / _MANIFEST, {**self._manifest(), "done": done})
+        manifest = {**self._manifest(), "done": done}
+        if any(self._sums.values()):
+            starts = sorted(self._batches)
+            manifest["sums"] = {str(one): self._sums.get(one, []) for one in starts}
+        write_json(self.folder / _MANIFEST, manifest)
 
     def _stored_digest(self, columns: slice) -> str:
         digest = hashlib.sha256()

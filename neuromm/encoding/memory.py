@@ -125,8 +125,8 @@ def target_batches(
     least = memory.peak(1)
     if limit is not None and limit < least:
         raise ResourceLimitError(
-            f"memory_limit is {limit / 1e6:.0f} MB, and this fit needs at least "
-            f"{least / 1e6:.0f} MB above its inputs. "
+            f"memory_limit is {limit / 1e6:.3g} MB, and this fit needs at least "
+            f"{least / 1e6:.3g} MB above its inputs. "
             "Raise the limit, or fit fewer targets or features at a time."
         )
     last = memory.of_batch(min(_NARROWEST, n_targets))

@@ -2,22 +2,26 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from neuromm.encoding.banded_batches import banded_batches
 from neuromm.encoding.memory import give_back_memory, parse_memory, target_batches
 from neuromm.encoding.ridge_engines import bases_at_once
 from neuromm.kernels import (
+    RidgeMemory,
     RidgeShape,
     Solver,
     cheapest_solvers,
     operation_count,
     working_memory,
 )
+from neuromm.kernels.banded_cost import banded_operations
+from neuromm.kernels.ridge_cost import RidgeCost
 
 __all__ = ["Plan", "plan"]
 
@@ -28,7 +32,7 @@ _EIGEN_SIZES = (100, 400, 1000)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Memory and time of a `RidgeCV` fit.
+    """Memory and time of a `RidgeCV` or `BandedRidgeCV` fit.
 
     Attributes
     ----------
@@ -57,6 +61,9 @@ def plan(
     cv: int = 5,
     dtype: DTypeLike = np.float64,
     memory_limit: int | str | None = None,
+    n_spaces: int | None = None,
+    n_candidates: int = 100,
+    checkpoint: bool = False,
 ) -> Plan:
     """Predict memory and time of a cross-validated ridge.
 
@@ -71,6 +78,13 @@ def plan(
         Precision of the data, float32 or float64.
     memory_limit : int, str or None
         As for `RidgeCV`.
+    n_spaces : int, optional
+        Of a `BandedRidgeCV`, whose spaces are slices of one array; those of a mapping
+        are copied, and take ``n_samples * n_features`` numbers more.
+    n_candidates : int
+        Its ``n_iter``.
+    checkpoint : bool
+        Results go to a checkpoint, and take no memory.
 
     Returns
     -------
@@ -101,17 +115,25 @@ def plan(
         n_folds=cv,
         itemsize=kind.itemsize,
     )
+    if n_spaces is not None:
+        return _banded_plan(shape, n_candidates, n_spaces, limit, kind, checkpoint)
     solvers = cheapest_solvers(shape, has_factors=True)
+
+    def needed(solver: Solver) -> RidgeMemory:
+        memory = working_memory(shape, solver)
+        if checkpoint:
+            stored = memory.of_stored(n_targets)
+            return replace(stored, folds=0, late_share=0.0)
+        return memory
+
     fitting = [
-        solver
-        for solver in solvers
-        if limit is None or working_memory(shape, solver).peak(1) <= limit
+        solver for solver in solvers if limit is None or needed(solver).peak(1) <= limit
     ]
     solver = fitting[0] if fitting else solvers[0]
-    memory = working_memory(shape, solver)
+    memory = needed(solver)
     batches = target_batches(memory, n_targets, limit)
     groups = bases_at_once(shape, solver, memory, batches.peak, limit)
-    seconds = _seconds(shape, solver, kind)
+    seconds = _seconds(shape, solver, kind, operation_count(shape, solver))
     give_back_memory()
     return Plan(
         peak_memory=max(batches.peak, memory.built(groups)),
@@ -121,8 +143,33 @@ def plan(
     )
 
 
-def _seconds(shape: RidgeShape, solver: Solver, dtype: np.dtype[Any]) -> float:
-    cost = operation_count(shape, solver)
+def _banded_plan(
+    shape: RidgeShape,
+    n_candidates: int,
+    n_spaces: int,
+    limit: int | None,
+    dtype: np.dtype[Any],
+    checkpoint: bool,
+) -> Plan:
+    solver, memory, width = banded_batches(
+        shape, n_candidates, n_spaces, memory_limit=limit, keeps_results=not checkpoint
+    )
+    n_batches = -(-shape.n_targets // width)
+    batch = replace(shape, n_targets=width)
+    cost = banded_operations(batch, solver, n_candidates)
+    seconds = n_batches * _seconds(batch, solver, dtype, cost)
+    give_back_memory()
+    return Plan(
+        peak_memory=memory.peak(width),
+        seconds=seconds,
+        solver_form=solver.name,
+        target_batch=width,
+    )
+
+
+def _seconds(
+    shape: RidgeShape, solver: Solver, dtype: np.dtype[Any], cost: RidgeCost
+) -> float:
     order = shape.n_features if solver.form == "primal" else shape.n_train
     kind = dtype.str[1:]
     return (

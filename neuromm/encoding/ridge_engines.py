@@ -117,6 +117,7 @@ def ridge_engine(
     memory_limit: int | None,
     *,
     reads_twice: bool = True,
+    keeps_results: bool = True,
 ) -> tuple[Engine, Solver, RidgeMemory, int | None]:
     """Build the cheapest solver that fits in memory and holds numerically.
 
@@ -128,6 +129,8 @@ def ridge_engine(
     memory_limit : int or None
     reads_twice : bool
         Targets may be read again for weights that are made at the end.
+    keeps_results : bool
+        Results stay in memory; else they are stored, a batch at a time.
 
     Returns
     -------
@@ -140,10 +143,12 @@ def ridge_engine(
     """
     x, shape = settings.x, ridge_shape(settings)
     # Fractions are of the weights of each fold, which are then needed to the end.
-    late = reads_twice and settings.fractions is None
+    late = reads_twice and keeps_results and settings.fractions is None
 
     def needed(solver: Solver) -> RidgeMemory:
         memory = working_memory(shape, solver)
+        if not keeps_results:
+            memory = memory.of_stored(shape.n_targets)
         return memory if late else replace(memory, folds=0, late_share=0.0)
 
     if memory_limit is None and (free := free_memory(x)) is not None:

@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.core import UsageError
-from neuromm.encoding.fit_checkpoint import FitCheckpoint, fit_settings
+from neuromm.encoding.fit_results import (
+    FitResults,
+    MemoryResults,
+    StoredResults,
+    stored_results,
+)
 from neuromm.encoding.memory import give_back_memory, target_batches
 from neuromm.encoding.ridge_batches import (
     BatchFit,
@@ -25,16 +30,8 @@ from neuromm.encoding.ridge_batches import (
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_engine
 from neuromm.encoding.splitters import Split
 from neuromm.encoding.target_reading import TargetReader
-from neuromm.encoding.target_sources import target_source
 from neuromm.kernels import Solver
-from neuromm.kernels.arrays import (
-    Array,
-    empty,
-    host_array,
-    is_device_array,
-    is_numpy,
-    itemsize,
-)
+from neuromm.kernels.arrays import Array, host_array, itemsize
 from neuromm.kernels.ridge_modes import Scoring
 
 __all__ = ["RidgeFit", "edge_shares", "fit_ridge"]
@@ -147,9 +144,12 @@ def fit_ridge(
         n_targets=n_targets,
         fractions=fractions,
     )
-    reads_twice = checkpoint is None and not targets.reads_ahead
     engine, solver, memory, limit = ridge_engine(
-        settings, solver, memory_limit, reads_twice=reads_twice
+        settings,
+        solver,
+        memory_limit,
+        reads_twice=not targets.reads_ahead,
+        keeps_results=checkpoint is None,
     )
     if targets.reads_ahead:
         ahead = x.shape[0] * itemsize(x)
@@ -159,16 +159,15 @@ def fit_ridge(
     fit = BatchFit(settings, engine, solver)
     if not alpha_per_target:
         fit.choose_one(part for _, part in targets.batches(columns))
+    results: FitResults
     if checkpoint is None:
-        results: _Results | _Stored = _Results(settings, y)
+        results = MemoryResults(settings, y)
     else:
-        # Stored results take no memory, and stored batches are equally wide.
-        width = batches.widest
-        stored = _checkpoint(
-            checkpoint, settings, y, solver, alpha_per_target=alpha_per_target,
-            width=width,
+        stored = _stored(
+            checkpoint, settings, y, batches.widest, solver,
+            alpha_per_target=alpha_per_target,
         )  # fmt: skip
-        results, columns = _Stored(stored), stored.pending()
+        results, columns = stored, stored.pending()  # equally wide
     done = n_targets - sum(one.stop - one.start for one in columns)
     width = 0
     chosen: list[Fitted] = []
@@ -209,105 +208,30 @@ def edge_shares(
     )
 
 
-class _Results:
-    """Results in memory, of the library of the targets."""
-
-    def __init__(self, settings: RidgeSettings, y: Any) -> None:
-        # Results for targets on disk, or on the host beside features of a GPU, are
-        # NumPy's.
-        self._on_host = is_numpy(settings.x) or not is_device_array(y)
-        self._arrays: dict[str, Array] = {}
-        self._n_targets = settings.n_targets
-        if is_numpy(settings.x):
-            shape = (settings.x.shape[1], self._n_targets)
-            self._arrays["coef"] = _unfilled(shape, settings.x)
-
-    def place(self, columns: slice) -> Array | None:
-        """Where the weights of a batch may be made, (n_features, width)."""
-        if "coef" not in self._arrays or not is_numpy(self._arrays["coef"]):
-            return None
-        return self._arrays["coef"][:, columns]
-
-    def store(self, columns: slice, fitted: Fitted) -> None:
-        """Keep a batch."""
-        for name, values in fitted.items():
-            if self._on_host:
-                values = host_array(values)
-            if name not in self._arrays:
-                shape = (*values.shape[:-1], self._n_targets)
-                self._arrays[name] = _unfilled(shape, values)
-            place = self._arrays[name][..., columns]
-            if not (self._on_host and np.may_share_memory(values, place)):
-                place[...] = values
-
-    def arrays(self) -> dict[str, Array]:
-        """All targets."""
-        return self._arrays
-
-
-class _Stored:
-    """Results in a checkpoint."""
-
-    def __init__(self, checkpoint: FitCheckpoint) -> None:
-        self._checkpoint = checkpoint
-
-    def place(self, columns: slice) -> None:
-        """Nowhere: a batch is stored whole."""
-
-    def store(self, columns: slice, fitted: Fitted) -> None:
-        """Keep a batch."""
-        self._checkpoint.store(
-            columns, {name: host_array(values) for name, values in fitted.items()}
-        )
-
-    def arrays(self) -> dict[str, Array]:
-        """All targets, read-only."""
-        with self._checkpoint:
-            return self._checkpoint.arrays()
-
-
-def _checkpoint(
+def _stored(
     folder: Path,
     settings: RidgeSettings,
     y: Any,
+    width: int,
     solver: Solver,
     *,
     alpha_per_target: bool,
-    width: int,
-) -> FitCheckpoint:
-    from neuromm import __version__
-
-    x = host_array(settings.x)
-    described = fit_settings(
-        x,
-        settings.alphas,
-        settings.splits,
-        target_source(host_array(y) if is_device_array(y) else y),
-    )
-    described |= {
-        "scoring": settings.scoring,
-        "fit_intercept": settings.fit_intercept,
+) -> StoredResults:
+    kind = host_array(settings.x[:1]).dtype
+    described: dict[str, Any] = {
         "alpha_per_target": alpha_per_target,
         "solver": solver.name,
-        "neuromm": __version__,
     }
-    n_targets = settings.n_targets
-    shape = (n_targets,)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
-        "coef": ((x.shape[1], n_targets), x.dtype),
-        "intercept": (shape, x.dtype),
-        "best_alphas": (shape, "f8"),
-        "cv_scores": (shape, "f8"),
-        "valid_targets": (shape, "?"),
+        "coef": ((settings.x.shape[1],), kind),
+        "intercept": ((), kind),
+        "best_alphas": ((), "f8"),
+        "cv_scores": ((), "f8"),
+        "valid_targets": ((), "?"),
     }
     if settings.fractions is not None:
         described["fractions"] = [float(one) for one in settings.fractions]
-        arrays["best_fracs"] = (shape, "f8")
-    return FitCheckpoint(folder, described, arrays, n_targets, width)
-
-
-def _unfilled(shape: tuple[int, ...], like: Array) -> Array:
-    """Array that takes memory as it is filled along its last axis, where it can."""
-    if isinstance(like, np.ndarray):
-        return np.empty(shape, dtype=like.dtype, order="F")
-    return empty(shape, like)
+        arrays["best_fracs"] = ((), "f8")
+    return stored_results(
+        folder, settings, y, width, described=described, arrays=arrays
+    )

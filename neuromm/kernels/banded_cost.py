@@ -96,7 +96,12 @@ class BandedMemory:
 
 
 def banded_memory(
-    shape: RidgeShape, solver: Solver, n_spaces: int, *, copies_features: bool = False
+    shape: RidgeShape,
+    solver: Solver,
+    n_spaces: int,
+    *,
+    copies_features: bool = False,
+    keeps_results: bool = True,
 ) -> BandedMemory:
     """Bytes that a search allocates above features and responses.
 
@@ -107,11 +112,14 @@ def banded_memory(
     n_spaces : int
     copies_features : bool
         Spaces are copied to stand side by side.
+    keeps_results : bool
+        Results stay in memory; else they are stored, a batch at a time.
     """
     n, p, size = shape.n_samples, shape.n_features, shape.itemsize
     m, r, n_folds = shape.n_test, shape.rank, shape.n_folds
     pieces = n_pieces(shape.n_parts, n_folds)
-    kept = (size * p + 8 * (4 + n_spaces) + 1.0) * shape.n_targets
+    of_one = size * p + 8 * (4 + n_spaces) + 1.0
+    kept = of_one * shape.n_targets if keeps_results else 0.0
     kept += size * n * p if copies_features else 0
     if solver.form == "primal":
         by_rows = m < p
@@ -147,7 +155,10 @@ def banded_memory(
             ),
             "weights": (
                 kept + decomposing + block,
-                size * (sides + back + p) + 8 * p * (size < 8) + numbers,
+                size * (sides + back + p)
+                + 8 * p * (size < 8)
+                + numbers
+                + (0.0 if keeps_results else of_one),
             ),
         }
     )  # fmt: skip

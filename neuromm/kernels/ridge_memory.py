@@ -5,7 +5,7 @@ kept; targets then pass in batches. The peak is the larger of the two.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuromm.kernels.ridge_cost import RidgeShape, Solver
 from neuromm.kernels.ridge_hold_out import (
@@ -121,6 +121,11 @@ class RidgeMemory:
         one = self.per_target + of_result
         fitting = max((room - self.per_slice) / one, room / (one + self.per_sliced))
         return max(int(fitting), 1)
+
+    def of_stored(self, n_targets: int) -> "RidgeMemory":
+        """Bytes where results are stored, a batch at a time, and not kept."""
+        each = -(-self.results // max(n_targets, 1))
+        return replace(self, results=0, per_target=self.per_target + each)
 
     @property
     def fixed(self) -> int:

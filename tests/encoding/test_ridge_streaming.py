@@ -13,8 +13,8 @@ import pytest
 import torch
 import zarr
 
-from neuromm.core import UsageError
-from neuromm.encoding import NiftiTargets, RidgeCV
+from neuromm.core import ResourceLimitError, UsageError
+from neuromm.encoding import NiftiTargets, RidgeCV, plan
 
 ALPHAS = np.geomspace(1e-1, 1e4, 7)
 RESULTS = ("coef_", "intercept_", "best_alphas_", "cv_scores_", "valid_targets_")
@@ -126,9 +126,9 @@ KILLED = """
     from neuromm.encoding import RidgeCV, fit_checkpoint
     x, y = np.load(sys.argv[1]), np.load(sys.argv[2], mmap_mode="r")
     store, count = fit_checkpoint.FitCheckpoint.store, 0
-    def killed(self, columns, values):
+    def killed(self, *batch):
         global count
-        store(self, columns, values)
+        store(self, *batch)
         count += 1
         if count == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -161,3 +161,19 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert_same(done[0], fit(x, y))
     with pytest.raises(UsageError, match="alphas"):
         RidgeCV(alphas=ALPHAS[1:], checkpoint=folders[0]).fit(x, stored)
+
+
+def test_results_on_disk_need_no_room_in_memory(tmp_path):
+    """The limit is below the weights themselves: 40 features of 4000 targets."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 40))
+    y = rng.standard_normal((80, 4000))
+    weights = x.shape[1] * y.shape[1] * x.itemsize
+    settings = {"alphas": ALPHAS, "memory_limit": int(0.8 * weights)}
+    with pytest.raises(ResourceLimitError, match="memory_limit"):
+        RidgeCV(**settings).fit(x, y)
+    sizes = (*x.shape, y.shape[1])
+    planned = plan(*sizes, n_alphas=7, memory_limit=int(0.8 * weights), checkpoint=True)
+    assert planned.peak_memory <= 0.8 * weights
+    stored = RidgeCV(**settings, checkpoint=tmp_path).fit(x, y)
+    assert_same(stored, RidgeCV(alphas=ALPHAS).fit(x, y))
