@@ -15,14 +15,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from neuromm.core import UsageError
 from neuromm.encoding.banded_fit import BandedFit, fit_banded, gamma_candidates
 from neuromm.encoding.estimator_checks import (
     checked_alphas,
+    checked_data,
     checked_matrix,
-    is_stored,
     warn_of_edges,
     warn_of_masked,
 )
@@ -197,7 +197,10 @@ array of shape (n_samples, n_features)
             raise UsageError(
                 f"scoring must be 'r2', 'correlation' or 'mse', got {self.scoring!r}"
             )
-        x, responses, layout = self._validated(X, y)
+        stacked, layout = stacked_spaces(X) if holds_spaces(X) else (None, None)
+        x, responses = checked_data(self, X, y, stacked)
+        if layout is None:
+            layout = SpaceLayout.of_columns(self.spaces, x.shape[1])
         one_dimensional = len(responses.shape) == 1
         if one_dimensional:
             responses = responses.reshape(-1, 1)
@@ -296,46 +299,6 @@ with ``split``, (n_spaces, n_samples, n_targets) or (n_spaces, n_samples)
             )
         return shares
 
-    def _validated(self, X: Any, y: Any) -> tuple[Array, Any, SpaceLayout]:
-        """Features in one matrix and responses, with as many rows."""
-        layout = None
-        if holds_spaces(X):
-            x, layout = stacked_spaces(X)
-            self.n_features_in_ = layout.n_features
-        elif is_device_array(X):
-            x = checked_matrix("X", X)
-            self.n_features_in_ = int(x.shape[1])
-        else:
-            x = None
-        settings: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_min_samples": 2,
-        }
-        checked = y
-        shape = tuple((y if is_stored(y) else np.asarray(y)).shape)
-        if len(shape) == 2 and not shape[1]:
-            raise UsageError(f"y has no targets: its shape is {shape}")
-        of_responses = {"dtype": settings["dtype"], "ensure_2d": False}
-        if not is_stored(y):
-            of_responses["ensure_all_finite"] = np.asarray(y).ndim == 1
-        if x is None and is_stored(y):
-            x = validate_data(self, X, **settings)
-        elif x is None:
-            x, checked = validate_data(
-                self, X, y, validate_separately=(settings, of_responses)
-            )
-        elif not is_stored(y):
-            checked = check_array(y, input_name="y", **of_responses)
-        if is_numpy(x) and is_numpy(checked):
-            dtype = np.result_type(x, checked)
-            x = x.astype(dtype, copy=False)
-            if not is_stored(y):
-                checked = checked.astype(dtype, copy=False)
-        _check_responses(x, checked)
-        if layout is None:
-            layout = SpaceLayout.of_columns(self.spaces, x.shape[1])
-        return x, checked, layout
-
     def _features(self, X: Any) -> Array:
         """Features of samples to predict, in the order and library of ``coef_``."""
         on_host = not is_device_array(self.coef_)
@@ -391,16 +354,3 @@ with ``split``, (n_spaces, n_samples, n_targets) or (n_spaces, n_samples)
             for name, columns in zip(layout.names, layout.slices, strict=True)
         }
         self._layout = layout
-
-
-def _check_responses(x: Array, y: Any) -> None:
-    if len(y.shape) not in (1, 2):
-        raise ValueError(
-            f"y must be 1-D or 2-D, got an array of shape {tuple(y.shape)}"
-        )
-    if x.shape[0] != y.shape[0]:
-        raise ValueError(
-            "X and y must have one row per sample: inconsistent numbers of samples, "
-            f"got {x.shape[0]} and {y.shape[0]} rows. In fMRI a row is one TR: were "
-            "the same dummy volumes dropped from both?"
-        )

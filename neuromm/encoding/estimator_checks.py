@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, validate_data
 
 from neuromm.core import UsageError
 from neuromm.encoding.ridge_fit import edge_shares
-from neuromm.kernels.arrays import Array, is_device_array, namespace
+from neuromm.kernels.arrays import Array, is_device_array, is_numpy, namespace
 
 __all__ = [
     "checked_alphas",
+    "checked_data",
     "checked_matrix",
     "is_stored",
     "warn_of_edges",
@@ -55,6 +58,69 @@ def checked_matrix(name: str, x: Array) -> Array:
     if not bool(xp.all(xp.isfinite(x))):
         raise ValueError(f"{name} contains NaN or infinity")
     return x
+
+
+def checked_data(
+    estimator: BaseEstimator, X: Any, y: Any, stacked: Array | None = None
+) -> tuple[Array, Any]:
+    """Features and responses with as many rows; those of NumPy in one precision.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Gets ``n_features_in_``, and the names of features where there are any.
+    X : array of shape (n_samples, n_features)
+    y : array of shape (n_samples, n_targets) or (n_samples,)
+        May hold nan if 2-D. Stored responses (`is_stored`) are not read.
+    stacked : array of shape (n_samples, n_features), optional
+        Checked features, instead of ``X``.
+
+    Raises
+    ------
+    ValueError
+        If X or a 1-D y hold nan or infinity, or the numbers of rows differ.
+    neuromm.core.UsageError
+        If there are no targets.
+    """
+    x = checked_matrix("X", X) if stacked is None and is_device_array(X) else stacked
+    if x is not None:
+        estimator.n_features_in_ = int(x.shape[1])
+    of_features: dict[str, Any] = {
+        "dtype": [np.float64, np.float32],
+        "ensure_min_samples": 2,
+    }
+    if is_stored(y):
+        if x is None:
+            x = validate_data(estimator, X, **of_features)
+    else:
+        shape = np.asarray(y).shape
+        if len(shape) == 2 and not shape[1]:
+            raise UsageError(f"y has no targets: its shape is {shape}")
+        of_responses: dict[str, Any] = {
+            "dtype": of_features["dtype"],
+            "ensure_2d": False,
+            "ensure_all_finite": len(shape) == 1,
+        }
+        if x is None:
+            x, y = validate_data(
+                estimator, X, y, validate_separately=(of_features, of_responses)
+            )
+        else:
+            y = check_array(y, input_name="y", **of_responses)
+        if is_numpy(x):
+            dtype = np.result_type(x, y)
+            x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+    if len(y.shape) not in (1, 2):
+        raise ValueError(
+            f"y must be 1-D or 2-D, got an array of shape {tuple(y.shape)}"
+        )
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(
+            "X and y must have one row per sample: inconsistent numbers of samples, "
+            f"got {x.shape[0]} and {y.shape[0]} rows. In fMRI a row is one TR: were "
+            "the same dummy volumes dropped from both?"
+        )
+    return x, y
 
 
 def is_stored(y: Any) -> bool:

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from neuromm.core import UsageError
 from neuromm.encoding.estimator_checks import (
     checked_alphas,
+    checked_data,
     checked_matrix,
-    is_stored,
     warn_of_edges,
     warn_of_masked,
 )
@@ -158,7 +158,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         neuromm.core.ResourceLimitError
             If ``memory_limit`` is too small for one target.
         """
-        x, responses = self._validated(X, y)
+        x, responses = checked_data(self, X, y)
         alphas = checked_alphas(self.alphas)
         if self.scoring not in ("r2", "correlation", "mse"):
             raise UsageError(
@@ -235,48 +235,6 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         r2 = np.atleast_1d(r2_score(np.asarray(y, dtype=float), prediction))
         r2 = r2[host_array(self.valid_targets_) & ~np.isnan(r2)]
         return float(r2.mean()) if r2.size else float("nan")
-
-    def _validated(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Features and responses, in one precision and with as many rows."""
-        if is_device_array(X):
-            x = checked_matrix("X", X)
-            self.n_features_in_ = int(x.shape[1])
-            checked = y
-        else:
-            features: dict[str, Any] = {
-                "dtype": [np.float64, np.float32],
-                "ensure_min_samples": 2,
-            }
-            if is_stored(y):
-                x = validate_data(self, X, **features)
-                checked = y
-            else:
-                shape = np.asarray(y).shape
-                if len(shape) == 2 and not shape[1]:
-                    raise UsageError(f"y has no targets: its shape is {shape}")
-                one_dimensional = len(shape) == 1
-                responses: dict[str, Any] = {
-                    "dtype": [np.float64, np.float32],
-                    "ensure_2d": False,
-                    "ensure_all_finite": one_dimensional,
-                }
-                x, checked = validate_data(
-                    self, X, y, validate_separately=(features, responses)
-                )
-                dtype = np.result_type(x, checked)
-                x = x.astype(dtype, copy=False)
-                checked = checked.astype(dtype, copy=False)
-        if len(checked.shape) not in (1, 2):
-            raise ValueError(
-                f"y must be 1-D or 2-D, got an array of shape {tuple(checked.shape)}"
-            )
-        if x.shape[0] != checked.shape[0]:
-            raise ValueError(
-                "X and y must have one row per sample: inconsistent numbers of "
-                f"samples, got {x.shape[0]} and {checked.shape[0]} rows. In fMRI a row "
-                "is one TR: were the same dummy volumes dropped from both?"
-            )
-        return x, checked
 
 
 def _checked_fractions(fractions: ArrayLike) -> NDArray[np.float64]:
