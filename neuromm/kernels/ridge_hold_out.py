@@ -54,7 +54,6 @@ __all__ = ["HoldOutBatch", "HoldOutRidge", "holds_out_the_rest"]
 # Rounding that errors of held-out rows may gain over the residuals they come from.
 _TOLERANCE = {4: 1e-3, 8: 1e-9}
 
-
 # Penalties whose curves others span to this are mixed from theirs.
 _CURVE_TOLERANCE = {4: 5e-6, 8: 1e-15}
 
