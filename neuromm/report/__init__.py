@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from neuromm.report.methods import methods_text
     from neuromm.report.naming import bids_name, contrast_label
     from neuromm.report.predictions import write_predictions
+    from neuromm.report.segmentation import write_segment_report
+    from neuromm.report.segmentation_dataset import prepare_segmentation
+    from neuromm.report.segmentation_derivatives import write_segmentation
     from neuromm.report.site_derivatives import write_sites
     from neuromm.report.units import read_units
 
@@ -23,10 +26,13 @@ __all__ = [
     "contrast_label",
     "methods_text",
     "prepare_output",
+    "prepare_segmentation",
     "read_units",
     "write_group_maps",
     "write_group_report",
     "write_predictions",
+    "write_segment_report",
+    "write_segmentation",
     "write_sites",
     "write_subject_report",
     "write_unit",
@@ -38,10 +44,13 @@ _HOME = {
     "contrast_label": "naming",
     "methods_text": "methods",
     "prepare_output": "dataset",
+    "prepare_segmentation": "segmentation_dataset",
     "read_units": "units",
     "write_group_maps": "group",
     "write_group_report": "html",
     "write_predictions": "predictions",
+    "write_segment_report": "segmentation",
+    "write_segmentation": "segmentation_derivatives",
     "write_sites": "site_derivatives",
     "write_subject_report": "html",
     "write_unit": "derivatives",

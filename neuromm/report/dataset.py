@@ -7,6 +7,7 @@ added by hand is kept.
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from neuromm.core import UsageError
 from neuromm.core.files import read_json, write_json, write_text
 from neuromm.report.methods import GENERAL_REFERENCES
 
-__all__ = ["BIDS_VERSION", "RAW_LINK", "bids_uri", "linked_datasets", "prepare_output"]
+__all__ = [
+    "BIDS_VERSION",
+    "RAW_LINK",
+    "Contents",
+    "bids_uri",
+    "linked_datasets",
+    "prepare_output",
+]
 
 BIDS_VERSION = "1.11.1"
 RAW_LINK = "raw"  # name of the source dataset in BIDS URIs
@@ -74,11 +82,51 @@ passes the BIDS validator.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What one kind of analysis writes into its output folder.
+
+    Attributes
+    ----------
+    name : str
+        Such as "encoding"; in the name of the dataset.
+    description : str
+        For ``GeneratedBy``.
+    readme, citation : str
+        Whole texts of ``README`` and ``logs/CITATION.md``.
+    ignored : tuple of str
+        Lines of ``.bidsignore``.
+    labels : mapping of str to str
+        Labels of ``desc-`` to what they mean.
+    """
+
+    name: str
+    description: str
+    readme: str
+    citation: str
+    ignored: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+_ENCODING = Contents(
+    name="encoding",
+    description="Encoding models: every target predicted from feature spaces",
+    readme=_README,
+    citation="# What to cite\n\nThe methods paragraph of each report names what its "
+    "own analysis used. Every encoding analysis used:\n\n"
+    + "\n".join(f"- {reference}" for reference in GENERAL_REFERENCES)
+    + "\n",
+    ignored=_IGNORED,
+    labels=_DESCRIPTIONS,
+)
+
+
 def prepare_output(
     root: str | Path,
     source: str | Path,
     derivative_links: Mapping[str, str | Path] | None = None,
     *,
+    contents: Contents = _ENCODING,
     version: str = __version__,
 ) -> None:
     """Write or complete the dataset-level files of an output folder.
@@ -91,6 +139,8 @@ def prepare_output(
         The raw BIDS dataset; ``bids:raw:…`` in Sources.
     derivative_links : mapping of str to path-like, optional
         Further datasets that were read, by their name in BIDS URIs.
+    contents : Contents
+        What is written there; encoding models by default.
     version : str
         Version of neuromm that is named in ``GeneratedBy``.
 
@@ -106,17 +156,17 @@ def prepare_output(
     _refuse_foreign(root, source)
     description = root / "dataset_description.json"
     present = read_json(description) if description.exists() else {}
-    completed = _completed_description(present, root, source, links, version)
+    completed = _completed_description(present, root, source, links, contents, version)
     if completed != present:
         write_json(description, completed)
-    _complete_lines(root / ".bidsignore", _IGNORED)
-    rows = [f"desc-{label}\t{text}" for label, text in _DESCRIPTIONS.items()]
+    _complete_lines(root / ".bidsignore", contents.ignored)
+    rows = [f"desc-{label}\t{text}" for label, text in contents.labels.items()]
     _complete_lines(root / "descriptions.tsv", ["desc_id\tdescription", *rows])
     _write_missing(
         root / "descriptions.json", '{"Description": "What each desc- label means"}\n'
     )
-    _write_missing(root / "README", _README)
-    _write_missing(root / "logs" / "CITATION.md", _citation())
+    _write_missing(root / "README", contents.readme)
+    _write_missing(root / "logs" / "CITATION.md", contents.citation)
 
 
 def bids_uri(path: str | Path, datasets: Mapping[str, str | Path]) -> str:
@@ -180,6 +230,7 @@ def _completed_description(
     root: Path,
     source: Path,
     links: Mapping[str, str | Path],
+    contents: Contents,
     version: str,
 ) -> dict[str, Any]:
     origin = source / "dataset_description.json"
@@ -187,10 +238,11 @@ def _completed_description(
     entry: dict[str, Any] = {
         "Name": "neuromm",
         "Version": version,
-        "Description": "Encoding models: every target predicted from feature spaces",
+        "Description": contents.description,
     }
+    named_after = raw.get("Name") or source.resolve().name
     content: dict[str, Any] = {
-        "Name": f"neuromm encoding of {raw.get('Name') or source.resolve().name}",
+        "Name": f"neuromm {contents.name} of {named_after}",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
     }
@@ -230,11 +282,3 @@ def _complete_lines(path: Path, wanted: Iterable[str]) -> None:
 def _write_missing(path: Path, text: str) -> None:
     if not path.exists():
         write_text(path, text)
-
-
-def _citation() -> str:
-    listed = "\n".join(f"- {reference}" for reference in GENERAL_REFERENCES)
-    return (
-        "# What to cite\n\nThe methods paragraph of each report names what its own "
-        f"analysis used. Every encoding analysis used:\n\n{listed}\n"
-    )

@@ -39,7 +39,7 @@ from neuromm.report.site_sections import site_section
 from neuromm.report.summary import channel_peaks, region_table
 from neuromm.report.units import Unit, read_subjects, read_units
 
-__all__ = ["write_group_report", "write_subject_report"]
+__all__ = ["render", "write_group_report", "write_subject_report"]
 
 NOTICE = (
     "Research use only. Not a medical device; not for diagnosis, treatment or any "
@@ -88,7 +88,7 @@ def write_subject_report(output_dir: str | Path, subject: str) -> Path:
         "methods": _methods(units),
     }
     path = Path(output_dir, f"sub-{subject}.html")
-    return write_text(path, _render("subject.html.j2", content))
+    return write_text(path, render("subject.html.j2", content))
 
 
 def write_group_report(output_dir: str | Path) -> Path:
@@ -135,7 +135,7 @@ def write_group_report(output_dir: str | Path) -> Path:
         "methods": _methods(units),
     }
     path = Path(output_dir, "group.html")
-    return write_text(path, _render("group.html.j2", content))
+    return write_text(path, render("group.html.j2", content))
 
 
 def _dataset(output_dir: str | Path) -> str:
@@ -147,7 +147,8 @@ def _dataset(output_dir: str | Path) -> str:
     return str(read_json(path).get("Name", "")) if path.is_file() else ""
 
 
-def _render(template: str, content: Mapping[str, Any]) -> str:
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """One of the templates as a page with its style and the notice on research use."""
     import jinja2
 
     environment = jinja2.Environment(
