@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from neuromm.core import DataError, OutputError
 from neuromm.core.files import atomic_path
 from neuromm.features.checked_table import checked_table
-from neuromm.features.file_limits import check_hdf5, check_npz, check_zarr
 from neuromm.features.keys import RESERVED
 from neuromm.features.table import FeatureTable
+from neuromm.io.file_limits import check_hdf5, check_npz, check_zarr
 
 __all__ = ["read_dataset", "read_npz", "write_dataset", "write_npz"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from neuromm.core import DataError, UsageError
 from neuromm.core.files import atomic_path, write_json
 from neuromm.features.backbones import Attrs, WordInContext
-from neuromm.features.file_limits import check_npz
+from neuromm.io.file_limits import check_npz
 
 __all__ = [
     "FeatureCache",

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from neuromm.core import DataError
 from neuromm.core.files import atomic_path, read_json, write_json
 from neuromm.features.checked_table import checked_table
-from neuromm.features.file_limits import unpacked
 from neuromm.features.keys import RESERVED
 from neuromm.features.table import FeatureTable
+from neuromm.io.file_limits import unpacked
 
 __all__ = ["read_text_table", "write_text_table"]
 

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuromm.core import DataError, InputMissingError, NeurommError, UsageError
-from neuromm.features import feature_table, file_limits, read_features, write_features
+from neuromm.features import feature_table, read_features, write_features
+from neuromm.io import file_limits
 
 EXTENSIONS = [".tsv", ".tsv.gz", ".npz", ".nc", ".zarr"]
 

@@ -1,4 +1,4 @@
-"""What a feature file may claim: sizes and links are checked before anything is read.
+"""What a file may claim: sizes and links are checked before anything is read.
 
 A header can promise terabytes, a compressed file can unpack to them, and an HDF5 file
 can point at any other file of the machine.
@@ -138,8 +138,14 @@ def _check_npy_entry(
         )
 
 
-def check_hdf5(path: Path) -> None:
+def check_hdf5(path: Path, kind: str = "NetCDF-4 (HDF5)") -> None:
     """Check that an HDF5 file keeps to itself and its data sets fit the file.
+
+    Parameters
+    ----------
+    path : Path
+    kind : str
+        What is expected, for the message.
 
     Raises
     ------
@@ -147,7 +153,7 @@ def check_hdf5(path: Path) -> None:
     """
     import h5py
 
-    _check_heaps(path)
+    _check_heaps(path, kind)
     try:
         with h5py.File(path, "r") as file:
             declared = _checked_group(file, path, set())
@@ -155,14 +161,14 @@ def check_hdf5(path: Path) -> None:
         raise
     except Exception as error:  # the HDF5 library meets damage with errors of any type
         raise DataError(
-            f"is no readable NetCDF-4 (HDF5) file ({error}): it is cut short, damaged, "
-            "or in the older NetCDF-3 format",
+            f"is no readable {kind} file ({error}): it is cut short, damaged, or in "
+            "another format",
             path,
         ) from error
     check_expansion(declared, path.stat().st_size, path)
 
 
-def _check_heaps(path: Path) -> None:
+def _check_heaps(path: Path, kind: str) -> None:
     """Check the heaps that hold text: HDF5 2.0 never ends at a free block of size 0.
 
     Layout (HDF5 file format 3.0, "Global Heap"): "GCOL", version, 3 zeros, size; then
@@ -170,7 +176,7 @@ def _check_heaps(path: Path) -> None:
     Index 0 is the free space that ends the heap; its size counts the header.
     """
     if path.stat().st_size == 0:
-        raise DataError("is empty, expected a NetCDF-4 (HDF5) file", path)
+        raise DataError(f"is empty, expected a {kind} file", path)
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
