@@ -77,6 +77,10 @@ class IVDNetConfig:
         all; a path a modality, that meet in the bridge.
     asymmetric : bool
         Separable kernels (k x 1, 1 x k) in encoder and bridge; square ones otherwise.
+    dropout : float
+        Part of the maps of the bridge, and of each decoder level but the last, that is
+        dropped in training, whole maps at a time. The paper drops none. It is what
+        ``n_dropout`` of `predict_with_uncertainty` needs.
     scaling : IntensityScaling
     """
 
@@ -87,6 +91,7 @@ class IVDNetConfig:
     dense_skip: DenseSkip = "pool"
     fusion: Fusion = "hyperdense"
     asymmetric: bool = True
+    dropout: float = 0.0
     scaling: IntensityScaling = field(default_factory=IntensityScaling)
 
     def __post_init__(self) -> None:
@@ -94,6 +99,8 @@ class IVDNetConfig:
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, got {value}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout must be in [0, 1), got {self.dropout}")
         options: tuple[tuple[str, Sequence[object]], ...] = (
             ("spatial_dims", (2, 3)),
             ("dense_skip", get_args(DenseSkip)),
@@ -189,6 +196,8 @@ class IVDNet(nn.Module):  # type: ignore[misc]
         self.decoder = nn.ModuleList(
             block(n_out, n_out, False) for n_out in widths[-2::-1]
         )
+        drop = nn.Dropout2d if dims == 2 else nn.Dropout3d
+        self.drop = drop(config.dropout)
         self.head = convolution(widths[0], config.n_classes, 3, spatial_dims=dims)
         self.apply(_initialise)
 
@@ -223,7 +232,7 @@ class IVDNet(nn.Module):  # type: ignore[misc]
         for up, decode, skips in zip(
             self.up, self.decoder, reversed(levels), strict=True
         ):
-            maps = decode(sum(skips, up(maps)) / (1 + len(skips)))
+            maps = decode(sum(skips, up(self.drop(maps))) / (1 + len(skips)))
         return IVDNetOutput(self.head(maps))
 
     @classmethod
