@@ -154,6 +154,7 @@ def _scan_content(root: Path, scan: Scan) -> dict[str, Any]:
     reference = scan.scores
     table = scan.table
     n_reference = 0 if reference is None else len(reference)
+    pictures, calibration = _galleries(root, scan)
     return {
         "id": "scan-" + scan.path.name.partition(_REGIONS)[0],
         "title": _title(scan),
@@ -162,7 +163,8 @@ def _scan_content(root: Path, scan: Scan) -> dict[str, Any]:
         "They are ranks, not anatomical levels: 1 is L5/S1 only if that disc is in the "
         "scan and was found.",
         "scores": _score_rows(scan),
-        "gallery": _gallery(root, scan),
+        "gallery": pictures,
+        "calibration": calibration,
         "discs": [_disc_row(row) for row in table.to_dict("records")],
         "reference": []
         if reference is None
@@ -200,18 +202,22 @@ def _score_rows(scan: Scan) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _gallery(root: Path, scan: Scan) -> Gallery:
-    gallery = Gallery("Pictures")
+def _galleries(root: Path, scan: Scan) -> tuple[Gallery, list[Picture]]:
+    """Slices, and what belongs to the comparison with a reference."""
+    slices, calibration = Gallery("Pictures"), []
     for told in scan.sidecar.get("Figures") or []:
         path = root / str(told["File"])
         if not path.is_file():
-            gallery.notes.append(f"{path.name} is not there any more.")
+            slices.notes.append(f"{path.name} is not there any more.")
             continue
         picture = Picture(path.read_bytes(), str(told["Alt"]), str(told["Caption"]))
-        gallery.pictures.append(picture)
-    if not gallery.pictures:
-        gallery.notes.append("No image was given, so no slice is drawn.")
-    return gallery
+        if path.stem.endswith("_reliability"):
+            calibration.append(picture)
+        else:
+            slices.pictures.append(picture)
+    if not slices.pictures:
+        slices.notes.append("No image was given, so no slice is drawn.")
+    return slices, calibration
 
 
 def _disc_row(row: Mapping[Any, Any]) -> dict[str, str]:
