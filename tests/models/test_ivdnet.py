@@ -235,6 +235,7 @@ def test_a_wrong_shape_is_a_clear_error():
         {"spatial_dims": 4},
         {"fusion": "middle"},
         {"dense_skip": "none"},
+        {"dropout": 1.0},
     ],
 )
 def test_settings_that_make_no_network_are_refused(settings):
