@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuromm.core import DataError, UsageError
+from neuromm.io.mri_grid import GRID_TOLERANCE_MM
+from neuromm.io.volumes import grid_shift_mm
 from neuromm.metrics.calibration import expected_calibration_error, reliability_table
 from neuromm.metrics.segmentation import (
     SurfaceDistances,
@@ -30,7 +32,6 @@ __all__ = ["DiscScores", "score_discs"]
 
 DETECTED_MM = 2.0
 NEAR_MM = 10.0
-_GRID_MM = 0.01  # as of `neuromm.io.mri`: corners of one grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +148,8 @@ def _check_grids(found: DiscRegions, reference: DiscRegions) -> None:
             f"{reference.labels.shape}: bring it to the grid of the images before "
             "(neuromm.io.mri.load_labels)"
         )
-    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.array(shape)[:, None] - 1)
-    change = found.affine - reference.affine
-    moved = np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max()
-    if moved > _GRID_MM:
+    moved = grid_shift_mm(found.affine, reference.affine, shape)
+    if moved > GRID_TOLERANCE_MM:
         raise DataError(
             f"the grids of discs and reference have one shape, but lie {moved:.3g} mm "
             "apart at a corner: compare their affines"

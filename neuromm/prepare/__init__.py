@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         volume_means,
     )
     from neuromm.prepare.reference import rereference
+    from neuromm.prepare.sagittal import SagittalOrder
     from neuromm.prepare.sensor_space import SensorSpace
     from neuromm.prepare.surface_space import SurfaceSpace
     from neuromm.prepare.treebank import treebank_responses
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ContactSpace",
+    "SagittalOrder",
     "SensorSpace",
     "SurfaceSpace",
     "VoxelSpace",
@@ -55,6 +57,7 @@ __all__ = [
 
 _MODULES = {
     "ContactSpace": "contact_space",
+    "SagittalOrder": "sagittal",
     "SensorSpace": "sensor_space",
     "SurfaceSpace": "surface_space",
     "VoxelSpace": "voxel_space",

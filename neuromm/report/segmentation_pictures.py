@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromm.core import UsageError
 from neuromm.models import DiscRegions
+from neuromm.prepare import SagittalOrder
 from neuromm.report.figures.canvas import style
 from neuromm.report.figures.site_drawing import Drawing, titled_canvas
 
@@ -63,7 +64,7 @@ def mid_sagittal(
         If a volume has another shape than the discs.
     """
     view = _View.of(regions, reference)
-    values = view.turned(_values(image))
+    values = view.order.turned(_values(image))
     cut = view.cut()
     panels = 1 if uncertainty is None else 2
     with style():
@@ -82,7 +83,7 @@ def mid_sagittal(
         _number(axes[0], view, regions, cut)
         _legend(axes[0], reference is not None)
         if uncertainty is not None:
-            doubt = view.turned(_on_grid("uncertainty", uncertainty, regions))
+            doubt = view.order.turned(_on_grid("uncertainty", uncertainty, regions))
             _draw_doubt(figure, axes[1], view, doubt, cut)
     named = "the discs that were found"
     named += " and those of the reference" if reference is not None else ""
@@ -118,7 +119,7 @@ def disc_slices(
         the right of the middle of the discs) and ``area_mm2`` of disc in it.
     """
     view = _View.of(regions, reference)
-    values = view.turned(_values(image))
+    values = view.order.turned(_values(image))
     cut = view.cut()
     chosen = view.across()
     with style():
@@ -203,9 +204,7 @@ def reliability_diagram(
 class _View:
     """Masks turned to the closest axes of the patient: right, anterior, superior."""
 
-    turn: NDArray[np.float64]
-    spacing: tuple[float, float, float]
-    angle_deg: float
+    order: SagittalOrder
     found: NDArray[np.bool_]
     true: NDArray[np.bool_] | None
     middle: int
@@ -213,18 +212,13 @@ class _View:
 
     @classmethod
     def of(cls, regions: DiscRegions, reference: DiscRegions | None) -> "_View":
-        from nibabel import orientations
-
-        turn = orientations.io_orientation(regions.affine)
-        shape = regions.labels.shape
-        affine = regions.affine @ orientations.inv_ornt_aff(turn, shape)
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        axes = affine[:3, :3] / spacing
-        found = orientations.apply_orientation(regions.labels, turn) > 0
+        order = SagittalOrder(regions.affine)
+        affine = order.turned_affine(_three(regions.labels.shape))
+        found = order.turned(regions.labels) > 0
         true = None
         if reference is not None:
             labels = _on_grid("the reference", reference.labels, regions)
-            true = orientations.apply_orientation(labels, turn) > 0
+            true = order.turned(labels) > 0
         rows = (
             regions.table
             if len(regions.table) or reference is None
@@ -235,20 +229,16 @@ class _View:
         n_slices = found.shape[0]
         middle = float(np.median(places[:, 0])) if len(places) else (n_slices - 1) / 2
         return cls(
-            turn=turn,
-            spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-            angle_deg=float(np.degrees(np.arccos(np.clip(np.diag(axes), -1, 1))).max()),
+            order=order,
             found=found,
             true=true,
             middle=int(np.clip(round(middle), 0, n_slices - 1)),
             places=places if len(regions.table) else np.empty((0, 3)),
         )
 
-    def turned(self, values: NDArray[Any]) -> NDArray[Any]:
-        from nibabel import orientations
-
-        result: NDArray[Any] = orientations.apply_orientation(values, self.turn)
-        return result
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        return self.order.spacing_mm
 
     def offset_mm(self, index: int) -> float:
         return (index - self.middle) * self.spacing[0]
@@ -438,16 +428,21 @@ def _caption(
             " Uncertainty is the entropy of the class probabilities, as a part of the "
             "largest possible."
         )
-    if view.angle_deg >= _OBLIQUE_DEG:
+    if view.order.oblique_deg >= _OBLIQUE_DEG:
         told += (
-            f" The scan is oblique: its axes lie up to {view.angle_deg:.0f} degrees "
-            "off those of the patient, and the picture follows the scan."
+            f" The scan is oblique: its axes lie up to {view.order.oblique_deg:.0f} "
+            "degrees off those of the patient, and the picture follows the scan."
         )
     return told
 
 
 def _signed(offset_mm: float) -> str:
     return f"{offset_mm:+.0f} mm" if offset_mm else "0 mm"
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    first, second, third = shape
+    return first, second, third
 
 
 def _values(image: Any) -> NDArray[np.float32]:
