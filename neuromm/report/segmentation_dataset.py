@@ -64,7 +64,10 @@ SEGMENTATION = Contents(
         ".neuromm",
         "*.tmp-*",
     ),
-    labels={"disc": "Intervertebral discs, as a network segmented them"},
+    labels={
+        "disc": "Intervertebral discs, as a network segmented them",
+        "classes": "All classes of a network that tells more than discs",
+    },
 )
 
 

@@ -7,11 +7,13 @@ What is written for a scan, in ``sub-XX/[ses-YY/]anat`` on the scan's own grid:
     …_space-orig_stat-entropy_desc-disc_statmap…       uncertainty
     …_space-orig_desc-disc_regions.tsv .json           centres and volumes
     …_space-orig_desc-disc_scores.tsv .json            against a reference
+    …_space-orig_desc-classes_dseg.nii.gz .tsv .json   all classes, if there are more
 
 and in ``sub-XX/figures`` what the report shows, as PNG, SVG and TSV.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from neuromm.report.sidecars import (
 __all__ = ["write_segmentation"]
 
 DESCRIPTION = "disc"
+CLASSES = "classes"
 SPACE = "orig"
 _MM = "RAS, millimetres from the origin of the scan"
 
@@ -117,6 +120,8 @@ def write_segmentation(
     probabilities: ArrayLike | None = None,
     uncertainty: ArrayLike | None = None,
     reference: DiscRegions | None = None,
+    classes: ArrayLike | None = None,
+    class_names: Sequence[str] = (),
     card: ModelCard | None = None,
     settings: Mapping[str, Any] | None = None,
     notice: str = "",
@@ -142,6 +147,10 @@ def write_segmentation(
         Probability of disc, and uncertainty of all classes, on that grid.
     reference : DiscRegions, optional
         `disc_regions` of a reference mask on that grid; scores are written.
+    classes : array of int of shape (n_i, n_j, n_k), optional
+        Class of each voxel, of a network that tells more than discs.
+    class_names : sequence of str
+        Their names, background first.
     card : ModelCard, optional
         Of the model that found the discs.
     settings : mapping, optional
@@ -184,6 +193,8 @@ def write_segmentation(
     paths += _write_maps(folder, unit, regions, maps, common)
     if scores is not None:
         paths += _write_scores(folder, unit, scores, common)
+    if classes is not None:
+        paths += _write_classes(folder, unit, regions, classes, class_names, common)
     drawings = _drawings(regions, image, maps["statmap"], reference, scores, notice)
     figures, shown = _write_figures(Path(root), unit, drawings)
     paths += figures
@@ -207,6 +218,7 @@ def write_segmentation(
         "Provenance": provenance_of(provenance),
     }
     paths += _write_table(folder, unit, "regions", regions.table, sidecar)
+    _remove_others(folder, Path(root), unit, paths)
     return paths
 
 
@@ -293,6 +305,56 @@ def _write_maps(
         _write_volume(path, values, regions.affine)
         paths += with_sidecars([path], {"Description": description, **common})
     return paths
+
+
+def _write_classes(
+    folder: Path,
+    unit: Mapping[str, str],
+    regions: DiscRegions,
+    classes: ArrayLike,
+    names: Sequence[str],
+    common: Mapping[str, Any],
+) -> list[Path]:
+    values = np.asarray(classes)
+    if values.shape != regions.labels.shape or values.dtype.kind not in "biu":
+        raise UsageError(
+            f"classes must be whole numbers of the shape of the discs "
+            f"{regions.labels.shape}, got {values.dtype} of {values.shape}"
+        )
+    if values.size and not 0 <= values.min() <= values.max() < len(names):
+        raise UsageError(
+            f"class_names must name every class, background first: got {len(names)} "
+            f"names for classes up to {values.max()}"
+        )
+    labels = {**unit, "description": CLASSES}
+    path = folder / bids_name(labels, "dseg", ".nii.gz")
+    _write_volume(path, values.astype(np.uint8), regions.affine)
+    sidecar = {
+        "Description": "Class of each voxel, the most probable one",
+        **common,
+        "Manual": False,
+    }
+    table = pd.DataFrame({"index": range(len(names)), "name": list(names)})
+    return [
+        *with_sidecars([path], sidecar),
+        _write_tsv(folder / bids_name(labels, "dseg", ".tsv"), table),
+    ]
+
+
+def _remove_others(
+    folder: Path, root: Path, unit: Mapping[str, str], written: Sequence[Path]
+) -> None:
+    """Files of this scan that an earlier run wrote and this one did not."""
+    stem = bids_name({**unit, "description": None}, "", "")
+    figures = root / f"sub-{unit['subject']}" / "figures"
+    ours = re.compile(
+        re.escape(stem)
+        + f"(stat-entropy_)?desc-({DESCRIPTION}|{CLASSES})_[a-z]+\\.[a-z.]+"
+    )
+    for place in (folder, figures):
+        for path in sorted(place.glob(f"{stem}*")):
+            if path not in written and ours.fullmatch(path.name):
+                path.unlink()
 
 
 def _write_volume(path: Path, values: NDArray[Any], affine: NDArray[Any]) -> None:
