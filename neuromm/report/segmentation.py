@@ -31,7 +31,7 @@ _SCORES = {
     "dice": ("Dice", 3, ""),
     "average_surface_distance_mm": ("Average surface distance", 2, "mm"),
     "hausdorff_mm": ("Hausdorff distance", 2, "mm"),
-    "hausdorff95_mm": ("Hausdorff distance, 95 %", 2, "mm"),
+    "hausdorff95_mm": ("Hausdorff distance, 95th percentile", 2, "mm"),
     "mean_localisation_distance_mm": ("Mean localisation distance", 2, "mm"),
     "detection_rate": ("Detection rate", 3, ""),
     "identification_rate": ("Identification rate", 3, ""),
@@ -159,6 +159,7 @@ def _scan_content(root: Path, scan: Scan) -> dict[str, Any]:
         "id": "scan-" + scan.path.name.partition(_REGIONS)[0],
         "title": _title(scan),
         "counts": _counts(table, settings, n_reference),
+        "verdict": _verdict(scan.sidecar.get("Scores") or {}),
         "numbering": "Numbers count from below, from the lowest disc that was found. "
         "They are ranks, not anatomical levels: 1 is L5/S1 only if that disc is in the "
         "scan and was found.",
@@ -187,6 +188,18 @@ def _counts(table: pd.DataFrame, settings: Mapping[str, Any], n_reference: int) 
         smallest = float(settings.get("smallest_mm3") or 0) / _MM3_PER_CM3
         found += f"; {pieces} smaller than {smallest:g} cm³ left out"
     return found + "."
+
+
+def _verdict(scores: Mapping[str, Any]) -> str:
+    """The comparison with a reference in one sentence; "" without."""
+    if not scores:
+        return ""
+    distance = _number(scores.get("mean_localisation_distance_mm"), 2)
+    within = round(float(scores["detection_rate"] or 0) * int(scores["n_true"]))
+    return (
+        f"Dice {_number(scores.get('dice'), 3)}; matched centres lie {distance} mm "
+        f"apart on average, {within} of {scores['n_true']} within 2 mm."
+    )
 
 
 def _score_rows(scan: Scan) -> list[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from neuromm.report.figures.site_drawing import Drawing, titled_canvas
 __all__ = ["disc_slices", "mid_sagittal", "reliability_diagram"]
 
 _FOUND, _REFERENCE = "#E69F00", "#56B4E9"  # of Okabe & Ito
+_THICK, _THIN = 2.4, 1.0
 _MARGIN_MM = 40.0  # that is shown around the discs
 _BARS_MM = (50.0, 20.0, 10.0, 5.0)  # of the scale; the longest that fits
 _OBLIQUE_DEG = 3.0  # from here on a word about it
@@ -47,7 +48,7 @@ def mid_sagittal(
     uncertainty : array of shape (n_i, n_j, n_k), optional
         In [0, 1], as `predict_with_uncertainty` gives it; drawn beside the image.
     reference : DiscRegions, optional
-        Drawn as dashed outlines.
+        Drawn as thin outlines.
     mark : str
         Shown in the figure, such as that scans are simulated.
 
@@ -280,7 +281,10 @@ class _View:
         discs = self.found if self.true is None else self.found | self.true
         where = np.flatnonzero(discs.any(axis=(1, 2)))
         low, high = (where[0], where[-1]) if len(where) else (0, discs.shape[0] - 1)
-        return sorted({round(x) for x in np.linspace(low, high, _SLICES)})
+        sides = _SLICES // 2
+        step = max(1, int(max(self.middle - low, high - self.middle)) // sides)
+        wanted = (self.middle + k * step for k in range(-sides, sides + 1))
+        return [index for index in wanted if 0 <= index < discs.shape[0]]
 
     def table(self, regions: DiscRegions) -> pd.DataFrame:
         rows = regions.table[["label", "centre_x", "centre_y", "centre_z"]].copy()
@@ -303,9 +307,9 @@ def _draw_slice(
         part.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower",
         extent=view.extent(cut), interpolation="nearest",
     )  # fmt: skip
-    if view.true is not None:
-        _outline(axes, view, view.true[index], cut, _REFERENCE, "--")
-    _outline(axes, view, view.found[index], cut, _FOUND, "-")
+    _outline(axes, view, view.found[index], cut, _FOUND, _THICK)
+    if view.true is not None:  # within the other where the two agree
+        _outline(axes, view, view.true[index], cut, _REFERENCE, _THIN)
     _frame(axes, view, cut, letters=letters)
 
 
@@ -316,7 +320,7 @@ def _draw_doubt(
         doubt[(view.middle, *cut)].T, cmap="Purples", vmin=0, vmax=1, origin="lower",
         extent=view.extent(cut), interpolation="nearest",
     )  # fmt: skip
-    _outline(axes, view, view.found[view.middle], cut, "#000000", "-")
+    _outline(axes, view, view.found[view.middle], cut, "#000000", _THIN)
     _frame(axes, view, cut, letters=True, ink="#000000")
     bar = figure.colorbar(shown, ax=axes, shrink=0.75, pad=0.02)
     bar.set_label("Uncertainty (0 sure, 1 does not know)")
@@ -325,7 +329,12 @@ def _draw_doubt(
 
 
 def _outline(
-    axes: Any, view: _View, mask: NDArray[np.bool_], cut: Box, colour: str, dashes: str
+    axes: Any,
+    view: _View,
+    mask: NDArray[np.bool_],
+    cut: Box,
+    colour: str,
+    width: float,
 ) -> None:
     """Outline along the edges of voxels, so that it shows the mask as it is."""
     part = np.pad(mask[cut], 1)
@@ -342,9 +351,7 @@ def _outline(
         lines.append([(x, y), (x + step, y)])
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(
-        LineCollection(lines, colors=colour, linewidths=1.1, linestyles=dashes)
-    )
+    axes.add_collection(LineCollection(lines, colors=colour, linewidths=width))
 
 
 def _frame(
@@ -396,9 +403,9 @@ def _say(
 def _legend(axes: Any, with_reference: bool) -> None:
     from matplotlib.lines import Line2D
 
-    lines = [Line2D([], [], color=_FOUND, label="found")]
+    lines = [Line2D([], [], color=_FOUND, lw=_THICK, label="found")]
     if with_reference:
-        lines.append(Line2D([], [], color=_REFERENCE, ls="--", label="reference"))
+        lines.append(Line2D([], [], color=_REFERENCE, lw=_THIN, label="reference"))
     axes.legend(
         handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2,
         borderaxespad=0.2,
@@ -422,7 +429,7 @@ def _caption(
         else "No disc was found."
     )
     if reference is not None:
-        told += " Dashed: the reference."
+        told += " Thick: found; thin: the reference."
     if with_uncertainty:
         told += (
             " Uncertainty is the entropy of the class probabilities, as a part of the "
