@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuromm.report.segmentation import write_segment_report
     from neuromm.report.segmentation_dataset import prepare_segmentation
     from neuromm.report.segmentation_derivatives import write_segmentation
+    from neuromm.report.segmentation_summary import write_segment_summary
     from neuromm.report.site_derivatives import write_sites
     from neuromm.report.units import read_units
 
@@ -32,6 +33,7 @@ __all__ = [
     "write_group_report",
     "write_predictions",
     "write_segment_report",
+    "write_segment_summary",
     "write_segmentation",
     "write_sites",
     "write_subject_report",
@@ -50,6 +52,7 @@ _HOME = {
     "write_group_report": "html",
     "write_predictions": "predictions",
     "write_segment_report": "segmentation",
+    "write_segment_summary": "segmentation_summary",
     "write_segmentation": "segmentation_derivatives",
     "write_sites": "site_derivatives",
     "write_subject_report": "html",

@@ -20,14 +20,23 @@ from neuromm.report.naming import parse_name, spoken
 from neuromm.report.pictures import Gallery
 from neuromm.report.segmentation_dataset import REFERENCES
 
-__all__ = ["Scan", "read_scans", "write_segment_report"]
+__all__ = [
+    "SCORES",
+    "Scan",
+    "dataset_name",
+    "methods",
+    "number",
+    "read_scans",
+    "scan_title",
+    "version",
+    "write_segment_report",
+]
 
 _REGIONS = "_desc-disc_regions"
 _MM3_PER_CM3 = 1000.0
 _MISSED_MM = 2.0
 
-# Name, places after the point, unit.
-_SCORES = {
+SCORES: Mapping[str, tuple[str, int, str]] = {
     "dice": ("Dice", 3, ""),
     "average_surface_distance_mm": ("Average surface distance", 2, "mm"),
     "hausdorff_mm": ("Hausdorff distance", 2, "mm"),
@@ -37,6 +46,7 @@ _SCORES = {
     "identification_rate": ("Identification rate", 3, ""),
     "expected_calibration_error": ("Expected calibration error", 3, ""),
 }
+"""Name, places after the point and unit of each measure against a reference."""
 
 
 @dataclass(frozen=True)
@@ -130,18 +140,18 @@ def write_segment_report(root: str | Path, subject: str) -> Path:
     content = {
         "title": f"sub-{subject}: discs",
         "heading": f"Intervertebral discs of sub-{subject}",
-        "version": _version(scans),
-        "dataset": _dataset(root),
+        "version": version(scans),
+        "dataset": dataset_name(root),
         "notices": list(dict.fromkeys(text for text in told if text)),
         "warnings": [
-            (_title(scan), str(text))
+            (scan_title(scan), str(text))
             for scan in scans
             for text in scan.sidecar.get("Warnings") or []
         ],
         "scans": [_scan_content(Path(root), scan) for scan in scans],
         "cards": _cards(scans),
         "methods": {
-            "texts": [("", _methods(scans))],
+            "texts": [("", methods(scans))],
             "references": sorted(REFERENCES),
         },
     }
@@ -157,7 +167,7 @@ def _scan_content(root: Path, scan: Scan) -> dict[str, Any]:
     pictures, calibration = _galleries(root, scan)
     return {
         "id": "scan-" + scan.path.name.partition(_REGIONS)[0],
-        "title": _title(scan),
+        "title": scan_title(scan),
         "counts": _counts(table, settings, n_reference),
         "verdict": _verdict(scan.sidecar.get("Scores") or {}),
         "numbering": "Numbers count from below, from the lowest disc that was found. "
@@ -194,10 +204,10 @@ def _verdict(scores: Mapping[str, Any]) -> str:
     """The comparison with a reference in one sentence; "" without."""
     if not scores:
         return ""
-    distance = _number(scores.get("mean_localisation_distance_mm"), 2)
+    distance = number(scores.get("mean_localisation_distance_mm"), 2)
     within = round(float(scores["detection_rate"] or 0) * int(scores["n_true"]))
     return (
-        f"Dice {_number(scores.get('dice'), 3)}; matched centres lie {distance} mm "
+        f"Dice {number(scores.get('dice'), 3)}; matched centres lie {distance} mm "
         f"apart on average, {within} of {scores['n_true']} within 2 mm."
     )
 
@@ -206,10 +216,10 @@ def _score_rows(scan: Scan) -> list[tuple[str, str, str]]:
     values: Mapping[str, Any] = scan.sidecar.get("Scores") or {}
     meanings: Mapping[str, Any] = scan.scores_sidecar.get("SummaryDescriptions") or {}
     rows = []
-    for key, (name, places, unit) in _SCORES.items():
+    for key, (name, places, unit) in SCORES.items():
         if key in values:
-            number = _number(values[key], places)
-            shown = f"{number} {unit}" if unit and number != "n/a" else number
+            shown = number(values[key], places)
+            shown += f" {unit}" if unit and shown != "n/a" else ""
             meaning = str(meanings.get(key, "")).removesuffix(", mm")
             rows.append((name, shown, meaning))
     return rows
@@ -236,12 +246,12 @@ def _galleries(root: Path, scan: Scan) -> tuple[Gallery, list[Picture]]:
 def _disc_row(row: Mapping[Any, Any]) -> dict[str, str]:
     return {
         "label": str(int(row["label"])),
-        "x": _number(row["centre_x"], 1),
-        "y": _number(row["centre_y"], 1),
-        "z": _number(row["centre_z"], 1),
-        "volume": _number(row["volume_mm3"] / _MM3_PER_CM3, 2),
-        "probability": _number(row["probability"], 2),
-        "uncertainty": _number(row["uncertainty"], 2),
+        "x": number(row["centre_x"], 1),
+        "y": number(row["centre_y"], 1),
+        "z": number(row["centre_z"], 1),
+        "volume": number(row["volume_mm3"] / _MM3_PER_CM3, 2),
+        "probability": number(row["probability"], 2),
+        "uncertainty": number(row["uncertainty"], 2),
     }
 
 
@@ -250,10 +260,10 @@ def _reference_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         "label": str(int(row["label"])),
         "found": str(found) if found else "missed",
-        "distance": _number(distance, 2),
-        "dice": _number(row["dice"], 3),
-        "volume": _number(row["volume_mm3"] / _MM3_PER_CM3, 2),
-        "found_volume": _number(row["found_volume_mm3"] / _MM3_PER_CM3, 2),
+        "distance": number(distance, 2),
+        "dice": number(row["dice"], 3),
+        "volume": number(row["volume_mm3"] / _MM3_PER_CM3, 2),
+        "found_volume": number(row["found_volume_mm3"] / _MM3_PER_CM3, 2),
         "warn": not found or bool(distance > _MISSED_MM),
     }
 
@@ -282,7 +292,8 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(one) for one in value]
 
 
-def _methods(scans: Sequence[Scan]) -> list[str]:
+def methods(scans: Sequence[Scan]) -> list[str]:
+    """How discs were found and judged, in paragraphs."""
     settings: Mapping[str, Any] = scans[0].sidecar.get("Segmentation") or {}
     smallest = settings.get("smallest_mm3")
     text = (
@@ -323,13 +334,15 @@ def _provenance(scan: Scan) -> dict[str, Any]:
     }
 
 
-def _title(scan: Scan) -> str:
+def scan_title(scan: Scan) -> str:
+    """Entities of a scan in words, without its subject."""
     named = {k: v for k, v in scan.entities.items() if k not in ("subject", "space")}
     words = spoken(named)
     return f"Scan, {words}" if words else "Scan"
 
 
-def _version(scans: Sequence[Scan]) -> str:
+def version(scans: Sequence[Scan]) -> str:
+    """Version of neuromm that found the discs."""
     versions = {
         str(((s.sidecar.get("Provenance") or {}).get("versions") or {}).get("neuromm"))
         for s in scans
@@ -337,7 +350,8 @@ def _version(scans: Sequence[Scan]) -> str:
     return ", ".join(sorted(versions - {"None"})) or "of unknown version"
 
 
-def _dataset(root: str | Path) -> str:
+def dataset_name(root: str | Path) -> str:
+    """Name of the results, which tells what they were made from; "" without."""
     path = Path(root, "dataset_description.json")
     return str(read_json(path).get("Name", "")) if path.is_file() else ""
 
@@ -349,5 +363,6 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"is no table ({error})", path) from error
 
 
-def _number(value: Any, places: int) -> str:
+def number(value: Any, places: int) -> str:
+    """With so many places after the point; "n/a" for what is none."""
     return "n/a" if value is None or pd.isna(value) else f"{float(value):.{places}f}"

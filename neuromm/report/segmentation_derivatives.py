@@ -40,7 +40,7 @@ from neuromm.report.sidecars import (
     unit_entities,
 )
 
-__all__ = ["write_segmentation"]
+__all__ = ["SUMMARY", "write_segmentation", "write_tsv"]
 
 DESCRIPTION = "disc"
 CLASSES = "classes"
@@ -92,7 +92,7 @@ _SCORES: dict[str, dict[str, Any]] = {
         "Units": "mm^3",
     },
 }
-_SUMMARY = {
+SUMMARY = {
     "dice": "Overlap of all discs together, 0 to 1",
     "average_surface_distance_mm": "Mean distance of the surfaces, mm",
     "hausdorff_mm": "Largest distance of the surfaces, mm",
@@ -273,7 +273,7 @@ def _write_mask(
     )
     return [
         *with_sidecars([path], sidecar),
-        _write_tsv(folder / bids_name(unit, "dseg", ".tsv"), table),
+        write_tsv(folder / bids_name(unit, "dseg", ".tsv"), table),
     ]
 
 
@@ -337,7 +337,7 @@ def _write_classes(
     table = pd.DataFrame({"index": range(len(names)), "name": list(names)})
     return [
         *with_sidecars([path], sidecar),
-        _write_tsv(folder / bids_name(labels, "dseg", ".tsv"), table),
+        write_tsv(folder / bids_name(labels, "dseg", ".tsv"), table),
     ]
 
 
@@ -380,7 +380,7 @@ def _write_scores(
         **common,
         **{name: _SCORES[name] for name in map(str, scores.table)},
         "Summary": plain(dict(scores.summary)),
-        "SummaryDescriptions": _SUMMARY,
+        "SummaryDescriptions": SUMMARY,
     }
     return _write_table(folder, unit, "scores", scores.table, sidecar)
 
@@ -435,12 +435,13 @@ def _write_table(
     sidecar: Mapping[str, Any],
 ) -> list[Path]:
     return [
-        _write_tsv(folder / bids_name(unit, suffix, ".tsv"), table),
+        write_tsv(folder / bids_name(unit, suffix, ".tsv"), table),
         write_json(folder / bids_name(unit, suffix, ".json"), sidecar),
     ]
 
 
-def _write_tsv(path: Path, table: pd.DataFrame) -> Path:
+def write_tsv(path: Path, table: pd.DataFrame) -> Path:
+    """Write a table as BIDS wants it, with six figures and ``n/a``."""
     with atomic_path(path) as temporary:
         table.to_csv(
             temporary,

@@ -19,6 +19,7 @@ from neuromm.models.ivdnet import CARD
 from neuromm.report import (
     prepare_segmentation,
     write_segment_report,
+    write_segment_summary,
     write_segmentation,
 )
 from neuromm.report.segmentation_pictures import (
@@ -54,7 +55,7 @@ def found():
     }
 
 
-def write(root: Path, found, **changes) -> list[Path]:
+def write(root: Path, found, entities=ENTITIES, **changes) -> list[Path]:
     settings = {
         "card": CARD,
         "settings": {"modalities": ["fat", "wat"], "n_passes": 4, "scaling": "zscore"},
@@ -64,7 +65,7 @@ def write(root: Path, found, **changes) -> list[Path]:
         "sources": [root.parent / "scans" / "01" / "01_fat.nii"],
     }
     given = {**found, **settings, **changes}
-    return write_segmentation(root, ENTITIES, given.pop("regions"), **given)
+    return write_segmentation(root, entities, given.pop("regions"), **given)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +224,38 @@ def test_what_is_not_there_or_does_not_fit_is_refused(found, tmp_path):
     anat(tmp_path, "regions.json").unlink()
     with pytest.raises(DataError, match="has no sidecar"):
         write_segment_report(tmp_path, "01")
+
+
+def test_the_summary_is_the_mean_over_scans_that_have_a_reference(found, tmp_path):
+    regions = found["regions"]
+    half = np.where(regions.labels <= 2, regions.labels, 0) > 0
+    fewer = disc_regions(half, regions.affine)
+    bare = {"image": None, "probabilities": None}
+    write(tmp_path, found, {"subject": "02"}, **bare)
+    write(tmp_path, {**found, "regions": fewer}, {"subject": "01", "run": "1"}, **bare)
+    write(tmp_path, found, {"subject": "01", "run": "2"}, **bare, reference=None)
+    page = write_segment_summary(tmp_path).read_text()
+    table = pd.read_csv(tmp_path / "segmentation.tsv", sep="\t")
+    assert list(table["scan"]) == ["sub-01_run-1", "sub-02"]
+    assert list(table["n_found"]) == [2, 5]
+    assert list(table["n_true"]) == [5, 5]
+    assert table["dice"][0] < table["dice"][1]
+    for name in ("dice", "hausdorff_mm"):
+        places = 3 if name == "dice" else 2
+        assert f">{table[name].mean():.{places}f}<" in page
+        assert f">{table[name].std(ddof=1):.{places}f}<" in page
+    assert NOTICE in page
+    discs = pd.read_csv(tmp_path / "figures" / "scores_by_disc.tsv", sep="\t")
+    assert len(discs) == 10
+    assert "3 discs had no match" in page
+    described = json.loads((tmp_path / "segmentation.json").read_text())
+    assert set(described) == set(table)
+
+
+def test_a_summary_needs_a_reference(found, tmp_path):
+    write(tmp_path, found, image=None, reference=None)
+    with pytest.raises(InputMissingError, match="reference masks"):
+        write_segment_summary(tmp_path)
 
 
 # --- pictures ---------------------------------------------------------------------
