@@ -104,7 +104,6 @@ def score_discs(
     spacing = np.linalg.norm(found.affine[:3, :3], axis=0)
     surface = _surface(is_found, is_true, spacing)
     table = _by_disc(found, reference)
-    places = [_rows(regions) for regions in (found, reference)]
     distances = table["distance_mm"].dropna()
     reliability, error = None, float("nan")
     if probabilities is not None:
@@ -127,7 +126,9 @@ def score_discs(
             "hausdorff95_mm": surface.hausdorff95_mm,
             "mean_localisation_distance_mm": float(distances.mean()),
             "sd_localisation_distance_mm": float(distances.std(ddof=1)),
-            "detection_rate": detection_rate(*places, radius_mm=DETECTED_MM),
+            "detection_rate": detection_rate(
+                _rows(found), _rows(reference), radius_mm=DETECTED_MM
+            ),
             "identification_rate": identification_rate(
                 found.centres, reference.centres
             ),
@@ -165,8 +166,8 @@ def _surface(
         return SurfaceDistances(float("nan"), float("nan"), float("nan"))
     box = tuple(slice(one[0], one[-1] + 1) for one in where)
     # A mask that fills its box has no voxel beside it, and so no surface there.
-    masks = [np.pad(mask[box], 1) for mask in (found, true)]
-    return surface_distances(*masks, spacing_mm=spacing.tolist())
+    a, b = (np.pad(mask[box], 1) for mask in (found, true))
+    return surface_distances(a, b, spacing_mm=spacing.tolist())
 
 
 def _near(mask: NDArray[np.bool_], spacing: NDArray[np.float64]) -> NDArray[np.bool_]:

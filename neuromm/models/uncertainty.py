@@ -67,7 +67,8 @@ class VolumePrediction:
     @property
     def labels(self) -> NDArray[np.uint8]:
         """Most probable class of each voxel."""
-        return self.probabilities.argmax(axis=0).astype(np.uint8)
+        labels: NDArray[np.uint8] = self.probabilities.argmax(axis=0).astype(np.uint8)
+        return labels
 
 
 def predict_with_uncertainty(
@@ -159,7 +160,8 @@ class _Passes:
     generator: np.random.Generator
 
     def __len__(self) -> int:
-        return 2 ** len(self.axes) * max(self.n_dropout, 1)
+        n_flips: int = 2 ** len(self.axes)
+        return n_flips * max(self.n_dropout, 1)
 
     def run(
         self,
@@ -190,12 +192,12 @@ class _Passes:
                     yield np.flip(found, back) if back else found
 
     def _once(self, images: Tensor) -> Floats:
-        if not self.n_dropout:
-            return probabilities_of(self.network, images, self.available)[0]
         device = next(self.network.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int(self.generator.integers(2**63)))
-            return probabilities_of(self.network, images, self.available)[0]
+            if self.n_dropout:
+                torch.manual_seed(int(self.generator.integers(2**63)))
+            found: Floats = probabilities_of(self.network, images, self.available)[0]
+        return found
 
 
 def _flip_axes(flips: bool | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
