@@ -15,11 +15,16 @@ import pandas as pd
 
 from neuromm.core import DataError, Sample, UsageError
 from neuromm.core.files import atomic_path, read_json
+from neuromm.core.spot_grid import (
+    SPOT_DIAMETER_UM,
+    GridKind,
+    fitted_grid,
+    microns_per_pixel,
+)
 from neuromm.io import spatial_st, spatial_visium
 from neuromm.io.content import require_content
 from neuromm.io.file_limits import check_hdf5
 from neuromm.io.reader import Reader
-from neuromm.io.spot_grid import SPOT_DIAMETER_UM, GridKind, fitted_grid
 
 __all__ = ["READER", "load", "microns_per_pixel", "write_example"]
 
@@ -99,34 +104,6 @@ def load(
         metadata=found if metadata is None else metadata,
         companions=beside if companions is None else companions,
     )
-
-
-def microns_per_pixel(adata: Any) -> float:
-    """Size of a pixel of the full-resolution picture, in micrometres.
-
-    Parameters
-    ----------
-    adata : anndata.AnnData
-        As `load` gives it, with one library.
-
-    Raises
-    ------
-    UsageError
-        If it does not say so.
-    """
-    libraries = adata.uns.get("spatial", {})
-    sizes = {
-        float(library["scalefactors"]["microns_per_pixel"])
-        for library in libraries.values()
-        if "microns_per_pixel" in library.get("scalefactors", {})
-    }
-    if len(sizes) != 1:
-        raise UsageError(
-            "the size of a pixel is not known: expected one "
-            'uns["spatial"][name]["scalefactors"]["microns_per_pixel"], got '
-            f"{sorted(sizes) or 'none'}. Load the section with neuromm.io.spatial.load"
-        )
-    return sizes.pop()
 
 
 def write_example(folder: str | Path, *, rng: int | np.random.Generator = 0) -> Path:

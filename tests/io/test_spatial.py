@@ -13,8 +13,8 @@ from scipy.io import mmwrite
 from scipy.sparse import csr_matrix
 
 from neuromm.core import DataError, InputMissingError, UsageError
+from neuromm.core.spot_grid import chip_positions
 from neuromm.io import load, spatial
-from neuromm.io.spot_grid import chip_positions
 
 GENES = ["ACTB", "ERBB2", "KRT8", "CD3E"]
 

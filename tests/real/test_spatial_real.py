@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neuromm.io import histology, load, spatial
-from neuromm.io.spot_grid import fitted_grid
+from neuromm.core.spot_grid import fitted_grid, microns_per_pixel
+from neuromm.io import histology, load
+from neuromm.prepare.spot_quality import check_spots
+from neuromm.prepare.tissue import tissue_mask
 
 pytestmark = pytest.mark.real
 
@@ -37,7 +39,7 @@ def test_a_section_of_her2st_lies_on_an_array_of_200_micrometres(data_folder, se
     assert abs(fit.rotation_deg) < 1
     # Spots were found in the picture, so they lie near, not on, the array.
     assert np.percentile(fit.residual_um, 95) < 30
-    assert 0.65 < spatial.microns_per_pixel(adata) < 0.95
+    assert 0.65 < microns_per_pixel(adata) < 0.95
 
 
 def test_labels_of_the_pathologist_lie_at_the_spots(data_folder):
@@ -51,27 +53,31 @@ def test_labels_of_the_pathologist_lie_at_the_spots(data_folder):
     assert sample.data.obs_names.isin(turned).mean() < 0.9
 
 
-def test_spots_of_a_section_lie_on_its_tissue_and_swapped_ones_do_not(data_folder):
+def test_spots_lie_on_the_tissue_of_their_picture_and_shifted_ones_do_not(data_folder):
     """The picture is masked to its tissue: black elsewhere."""
-    counts = part_of(data_folder, "her2st", "counts", "A1.tsv.gz")
-    adata = load(counts).data
+    adata = load(part_of(data_folder, "her2st", "counts", "A1.tsv.gz")).data
     slide = histology.load(
         part_of(data_folder, "her2st", "images", "A1_2000px.jpg"),
-        microns_per_pixel=spatial.microns_per_pixel(adata),
+        microns_per_pixel=microns_per_pixel(adata),
         scale=2000 / 6954,
     ).data
+    tissue = tissue_mask(slide)
+    assert tissue.holds(adata.obsm["spatial"]).mean() > 0.99
+    assert check_spots(adata, tissue, "st") == []
+    for shift in ([437.0, 0.0], [0.0, -656.0]):
+        moved = adata.copy()
+        moved.obsm["spatial"] = moved.obsm["spatial"] + shift
+        found = {one.kind: one for one in check_spots(moved, tissue, "st")}
+        length = np.hypot(*shift) * microns_per_pixel(adata)
+        assert found["shifted"].value == pytest.approx(length, abs=100)
+    adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
+    assert "mirrored" in {one.kind for one in check_spots(adata, tissue, "st")}
 
-    def on_tissue(places):
-        small = slide.thumbnail(500)
-        downsample = slide.width / small.shape[1]
-        columns, rows = (places / downsample).astype(int).T
-        inside = (rows < small.shape[0]) & (columns < small.shape[1])
-        values = small[rows[inside], columns[inside]].max(axis=1)
-        return (values > 20).sum() / len(places)
 
-    places = adata.obsm["spatial"]
-    assert on_tissue(places) > 0.97
-    assert on_tissue(places[:, ::-1]) < 0.85
+def test_a_whole_slide_is_a_third_tissue(data_folder):
+    pytest.importorskip("openslide")
+    slide = load(part_of(data_folder, "wsi", "cmu_small_region.svs")).data
+    assert 0.3 < tissue_mask(slide).mask.mean() < 0.45
 
 
 def test_a_cytassist_folder_is_read_with_the_pitch_of_its_array(data_folder):
@@ -82,7 +88,7 @@ def test_a_cytassist_folder_is_read_with_the_pitch_of_its_array(data_folder):
     fit = fitted_grid(
         adata.obs["array_row"], adata.obs["array_col"], adata.obsm["spatial"], "visium"
     )
-    assert spatial.microns_per_pixel(adata) == pytest.approx(fit.microns_per_pixel)
+    assert microns_per_pixel(adata) == pytest.approx(fit.microns_per_pixel)
     assert fit.residual_um.max() < 10
     # The spot lies at the pixel that its row and column are in: x is the column.
     np.testing.assert_allclose(

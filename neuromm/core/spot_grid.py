@@ -14,14 +14,21 @@ patterns. IEEE Trans. Pattern Anal. Mach. Intell. 13:376-380.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neuromm.core import UsageError
+from neuromm.core.errors import UsageError
 
-__all__ = ["SPOT_DIAMETER_UM", "GridFit", "GridKind", "chip_positions", "fitted_grid"]
+__all__ = [
+    "SPOT_DIAMETER_UM",
+    "GridFit",
+    "GridKind",
+    "chip_positions",
+    "fitted_grid",
+    "microns_per_pixel",
+]
 
 GridKind = Literal["visium", "st"]
 
@@ -116,3 +123,31 @@ def fitted_grid(
         is_mirrored=bool(np.linalg.det(turn) < 0),
         residual_um=np.hypot(*(scale * pixels @ turn - chip).T),
     )
+
+
+def microns_per_pixel(adata: Any) -> float:
+    """Size of a pixel of the full-resolution picture, in micrometres.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        As `neuromm.io.spatial.load` gives it, with one library.
+
+    Raises
+    ------
+    UsageError
+        If it does not say so.
+    """
+    libraries = adata.uns.get("spatial", {})
+    sizes = {
+        float(library["scalefactors"]["microns_per_pixel"])
+        for library in libraries.values()
+        if "microns_per_pixel" in library.get("scalefactors", {})
+    }
+    if len(sizes) != 1:
+        raise UsageError(
+            "the size of a pixel is not known: expected one "
+            'uns["spatial"][name]["scalefactors"]["microns_per_pixel"], got '
+            f"{sorted(sizes) or 'none'}. Load the section with neuromm.io.spatial.load"
+        )
+    return sizes.pop()

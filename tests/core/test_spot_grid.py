@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neuromm.core import UsageError
-from neuromm.io.spot_grid import chip_positions, fitted_grid
+from neuromm.core.spot_grid import chip_positions, fitted_grid
 
 
 def hexagonal(n_rows=8, n_columns=9):
