@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuromm.core import UsageError
+from neuromm.prepare import SagittalOrder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,8 @@ class DiscRegions:
         Smaller pieces were dropped.
     n_dropped : int
         How many these were.
+    gap_slices : int
+        Sagittal slices that might be empty between two parts of one disc.
     """
 
     labels: NDArray[np.int32]
@@ -69,6 +72,7 @@ class DiscRegions:
     affine: NDArray[np.float64]
     smallest_mm3: float
     n_dropped: int
+    gap_slices: int
 
     @property
     def centres(self) -> dict[int, NDArray[np.float64]]:
@@ -85,6 +89,7 @@ def disc_regions(
     probabilities: ArrayLike | None = None,
     uncertainty: ArrayLike | None = None,
     smallest_mm3: float = SMALLEST_MM3,
+    gap_slices: int = 1,
     first_label: int = 1,
 ) -> DiscRegions:
     """Tell the discs of a mask apart, number them from below and measure them.
@@ -105,6 +110,9 @@ def disc_regions(
         Such as that of `predict_with_uncertainty`.
     smallest_mm3 : float
         Smaller pieces are dropped; 0 keeps all.
+    gap_slices : int
+        Sagittal slices that may be empty between two parts of one disc: a network of
+        slices can miss a disc in one of them.
     first_label : int
         Number of the lowest disc.
 
@@ -123,8 +131,10 @@ def disc_regions(
     -----
     A disc is a set of voxels that are connected by faces (6 neighbours): pieces that
     touch at an edge or a corner alone are two, since a merged pair of discs shifts the
-    numbers of all above it. "Below" is along the inferior-superior axis of the patient,
-    the third of RAS, whatever the order of the voxels.
+    numbers of all above it. Parts that face each other from left to right across no
+    more than ``gap_slices`` are one; the gap is no part of it. "Below" is along the
+    inferior-superior axis of the patient, the third of RAS, whatever the order of the
+    voxels.
 
     Examples
     --------
@@ -138,7 +148,7 @@ def disc_regions(
 
     inside = _inside(mask, class_index)
     matrix = _checked_affine(affine)
-    _check_numbers(smallest_mm3, first_label)
+    _check_numbers(smallest_mm3, gap_slices, first_label)
     means = {
         name: _means_of(name, values, inside.shape)
         for name, values in (
@@ -147,7 +157,9 @@ def disc_regions(
         )
     }
     faces = ndimage.generate_binary_structure(3, 1)
-    pieces, n_pieces = ndimage.label(inside, faces, output=np.int32)
+    bridged = _bridged(inside, matrix, gap_slices)
+    pieces, n_pieces = ndimage.label(bridged, faces, output=np.int32)
+    pieces[~inside] = 0
     voxels = np.nonzero(pieces)
     which = pieces[voxels]
     counts = np.bincount(which, minlength=n_pieces + 1)
@@ -180,6 +192,7 @@ def disc_regions(
         affine=matrix,
         smallest_mm3=float(smallest_mm3),
         n_dropped=n_pieces - len(kept),
+        gap_slices=gap_slices,
     )
 
 
@@ -229,7 +242,24 @@ def _checked_affine(affine: ArrayLike) -> NDArray[np.float64]:
     return matrix
 
 
-def _check_numbers(smallest_mm3: float, first_label: int) -> None:
+def _bridged(
+    inside: NDArray[np.bool_], affine: NDArray[np.float64], gap_slices: int
+) -> NDArray[np.bool_]:
+    """Mask with its short gaps from left to right filled in."""
+    from scipy import ndimage
+
+    if not gap_slices:
+        return inside
+    shape = [1, 1, 1]
+    shape[SagittalOrder(affine).axes[0]] = gap_slices + 1
+    filled = ndimage.binary_closing(inside, np.ones(shape, dtype=bool))
+    bridged: NDArray[np.bool_] = inside | filled
+    return bridged
+
+
+def _check_numbers(smallest_mm3: float, gap_slices: int, first_label: int) -> None:
+    if gap_slices < 0:
+        raise UsageError(f"gap_slices must be 0 or more, got {gap_slices}")
     if not 0 <= smallest_mm3 < np.inf:
         raise UsageError(f"smallest_mm3 must be 0 mm3 or more, got {smallest_mm3}")
     if first_label < 1:

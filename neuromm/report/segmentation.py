@@ -300,6 +300,9 @@ def methods(scans: Sequence[Scan]) -> list[str]:
         "A network gave each voxel of the scan a probability of disc. Voxels of disc "
         "that touch at a face were taken as one disc"
     )
+    if gap := int(settings.get("gap_slices") or 0):
+        slices = "one empty slice" if gap == 1 else f"up to {gap} empty slices"
+        text += f", also across {slices} from left to right"
     text += f"; pieces below {smallest:g} mm³ were dropped. " if smallest else ". "
     text += (
         "Discs were numbered from below along the patient's axis. Centres are centres "

@@ -209,6 +209,7 @@ def write_segmentation(
             "smallest_mm3": regions.smallest_mm3,
             "n_dropped": regions.n_dropped,
             "connectivity": "faces (6 neighbours)",
+            "gap_slices": regions.gap_slices,
             **plain(dict(settings or {})),
         },
         "ModelCard": None if card is None else plain(dataclasses.asdict(card)),

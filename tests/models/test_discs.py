@@ -103,6 +103,40 @@ def test_voxels_that_touch_at_a_face_are_one_disc_and_at_an_edge_two():
     assert len(disc_regions(edge, np.eye(4), smallest_mm3=0).table) == 2
 
 
+@pytest.mark.parametrize("codes", ["RAS", "ASL", "PIR"])
+@pytest.mark.parametrize("gap", [0, 1, 2, 3])
+def test_a_disc_that_is_missing_in_a_few_slices_stays_one(codes, gap):
+    shape = dict(zip("RAS", (12, 9, 8), strict=True))
+    pairs = {"L": "R", "P": "A", "I": "S"}
+    names = [pairs.get(code, code) for code in codes]
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, (code, name) in enumerate(zip(codes, names, strict=True)):
+        affine["RAS".index(name), axis] = 2.0 if code == name else -2.0
+    whole = np.zeros([shape[name] for name in "RAS"], dtype=bool)
+    whole[1:11, 2:7, 2:5] = True
+    for axis, name in enumerate("RAS"):
+        mask = whole.copy()
+        mask[
+            tuple(slice(4, 4 + gap) if a == axis else slice(None) for a in range(3))
+        ] = 0
+        stored = mask.transpose(["RAS".index(n) for n in names])
+        for allowed in (0, 1, 2):
+            regions = disc_regions(stored, affine, smallest_mm3=0, gap_slices=allowed)
+            one = gap == 0 or (name == "R" and gap <= allowed)
+            expected = 1 if one else len(_runs(mask.any(axis=_others(axis))))
+            assert len(regions.table) == expected
+            np.testing.assert_array_equal(regions.labels > 0, stored)
+
+
+def _others(axis: int) -> tuple[int, ...]:
+    return tuple(other for other in range(3) if other != axis)
+
+
+def _runs(line: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.diff(np.pad(line, 1).astype(int)) == 1)
+
+
 def test_pieces_below_the_smallest_volume_are_dropped_and_counted():
     mask = boxes()
     affine = np.diag([*SPACING_MM, 1])
@@ -160,6 +194,7 @@ def test_probability_and_uncertainty_are_means_over_the_voxels_of_a_disc():
         ({"class_index": 0}, "0 is background"),
         ({"smallest_mm3": -1.0}, "smallest_mm3"),
         ({"first_label": 0}, "first_label"),
+        ({"gap_slices": -1}, "gap_slices"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(change, message):
