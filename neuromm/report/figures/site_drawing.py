@@ -6,6 +6,7 @@ stay apart in grey; marks and dashes tell them apart as well.
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ _KIND = "stand-in"  # as backbones say it
 _STAND_IN = "stand-in features: no result about the brain"
 _TITLE_STRIP = 0.3  # inches over the axes
 _MARK_STRIP = 0.2
+_MARK_LINE = 0.12
+_MARK_LETTER = 0.06  # width, with some room
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,11 @@ def titled_canvas(
         What else has to be said in the figure itself, such as that data are simulated.
     """
     mark = _STAND_IN if is_stand_in(attrs) else mark
-    strip = _TITLE_STRIP + (_MARK_STRIP if mark and constrained else 0.0)
+    lines = textwrap.wrap(mark, max(20, int(width / _MARK_LETTER))) if mark else []
+    strip = _TITLE_STRIP
+    if lines and constrained:
+        mark = "\n".join(lines)
+        strip += _MARK_STRIP + _MARK_LINE * (len(lines) - 1)
     whole = height + strip
     figure = canvas(width, whole, constrained=constrained)
     if constrained:
