@@ -31,7 +31,7 @@ _TILE = 128, 512  # about eight are held at a time, in the cache of a core
 
 
 def volume_normalisers(
-    anchor: Tensor, others: Tensor, scale: Tensor
+    anchor: Tensor, others: Tensor, scale: Tensor, *, with_sums: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-sum-exp of -scale * volume over rows and columns, and what is left to know.
 
@@ -44,6 +44,8 @@ def volume_normalisers(
         Rows of norm 1; n_others < n_features.
     scale : tensor of shape ()
         Inverse temperature.
+    with_sums : bool
+        False leaves ``row_sums`` at 0.
 
     Returns
     -------
@@ -62,7 +64,9 @@ def volume_normalisers(
     R_j^-T, with D_j = det(M_j), H_j = sum_i G_ij l_i s_ij' and e_j the sum over i of
     G_ij (1 - |s_ij|^2). Nothing passes through the QR decomposition.
     """
-    rows, columns, row_sums, matched = _VolumeNormalisers.apply(anchor, others, scale)
+    rows, columns, row_sums, matched = _VolumeNormalisers.apply(
+        anchor, others, scale, with_sums
+    )
     return rows, columns, row_sums, matched
 
 
@@ -89,16 +93,23 @@ def pair_volumes(anchor: Tensor, others: Tensor) -> Tensor:
 class _Spans:
     """The span of each sample's others: o_jm = sum_n q_jn triangle_jnm.
 
-    The axes are q_jn, of norm 1, times the root of the determinant: squared volumes are
-    the determinant less the squared products with them.
+    Volumes are in a unit of 1 / scale. The axes are q_jn, of norm 1, times the root of
+    the determinant: squared volumes are the determinant less the squared products with
+    them.
     """
 
     axes: Tensor  # (n_others, n_samples, n_features)
-    triangle: Tensor  # (n_samples, n_others, n_others), upper
-    determinant: Tensor  # (n_samples,) of the Gram matrix
+    triangle: Tensor  # (n_samples, n_others, n_others), upper, without scale
+    determinant: Tensor  # (n_samples,) of the Gram matrix, times scale^2
+    scale: float
+
+    @property
+    def floor(self) -> float:
+        """Least squared volume."""
+        return SQUARED_FLOOR * self.scale**2
 
 
-def _spans(others: Tensor) -> _Spans:
+def _spans(others: Tensor, scale: float = 1.0) -> _Spans:
     n_others, n_samples, n_features = others.shape
     axes = torch.empty_like(others, memory_format=torch.contiguous_format)
     triangle = others.new_empty((n_samples, n_others, n_others))
@@ -106,8 +117,8 @@ def _spans(others: Tensor) -> _Spans:
     for part in panels(n_samples, n_others * n_features, size):
         q, triangle[part] = torch.linalg.qr(others[:, part].permute(1, 2, 0))
         axes[:, part] = q.permute(2, 0, 1)
-    root = triangle.diagonal(dim1=1, dim2=2).prod(dim=1).abs_()
-    return _Spans(axes.mul_(root[:, None]), triangle, root.square())
+    root = triangle.diagonal(dim1=1, dim2=2).prod(dim=1).abs_().mul_(scale)
+    return _Spans(axes.mul_(root[:, None]), triangle, root.square(), scale)
 
 
 def _residual(anchor: Tensor, spans: _Spans) -> Tensor:
@@ -143,29 +154,33 @@ def _own(part: slice, other: slice) -> tuple[slice, slice, slice]:
 
 class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, others: Tensor, scale: Tensor) -> Any:
-        n_samples, factor = len(anchor), -scale.to(anchor)
+    def forward(
+        ctx: Any, anchor: Tensor, others: Tensor, scale: Tensor, with_sums: bool
+    ) -> Any:
+        n_samples = len(anchor)
         row_sums = anchor.new_zeros(n_samples)
-        # Logits lie between -1 / temperature and 0: shifted by the half of that, none
-        # is lost, but at temperatures that are lower than any in use.
+        # Volumes in units of the temperature are logits, up to their sign, between 0
+        # and 1 / temperature: shifted by the half of that, none is lost, but at
+        # temperatures that are lower than any in use.
         shift = float(scale) / 2
         fixed = shift <= _LARGEST_EXPONENT
         rows, columns = anchor.new_full((2, n_samples), 0 if fixed else -torch.inf)
         with full_precision(anchor.device):
-            spans = _spans(others)
+            spans = _spans(others, float(scale))
             matched = spans.determinant * _residual(anchor, spans)
             for part, other in tiles(n_samples, n_samples, _TILE):
                 _, squared = _squared(anchor, spans, part, other)
                 same, i, j = _own(part, other)
                 squared[i, j].diagonal().copy_(matched[same])
-                volume = squared.clamp_min_(SQUARED_FLOOR).sqrt_()
-                row_sums[part] += volume.sum(dim=1)
-                logits = volume.mul_(factor)
+                volume = squared.clamp_min_(spans.floor).sqrt_()
+                if with_sums:
+                    row_sums[part] += volume.sum(dim=1)
                 if fixed:
-                    terms = logits.add_(shift).exp_()
+                    terms = torch.sub(shift, volume, out=volume).exp_()
                     rows[part] += terms.sum(dim=1)
                     columns[other] += terms.sum(dim=0)
                 else:
+                    logits = volume.neg_()
                     rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
                     columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
             if fixed:
@@ -174,7 +189,8 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
             anchor, spans.axes, spans.triangle, spans.determinant, scale, rows,
             columns, matched,
         )  # fmt: skip
-        return rows, columns, row_sums, matched.clamp_min(SQUARED_FLOOR).sqrt()
+        own = matched.clamp_min(spans.floor).sqrt_().div_(spans.scale)
+        return rows, columns, row_sums.div_(spans.scale), own
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -183,18 +199,23 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
     ) -> Any:
         anchor, axes, triangle, determinant, scale = ctx.saved_tensors[:5]
         rows, columns, matched = ctx.saved_tensors[5:]
-        spans = _Spans(axes, triangle, determinant)
+        spans = _Spans(axes, triangle, determinant, float(scale))
+        of_sums, of_own = of_sums / spans.scale, of_own / spans.scale
         gradients = _Gradients(of_rows, of_columns, of_sums, of_own)
         with full_precision(anchor.device):
-            grad_anchor, moments, heights, grad_scale = _moments(
-                anchor, spans, matched, -scale.to(anchor), rows, columns, gradients
-            )
+            grad_anchor, moments, heights, of_scale = _moments(
+                anchor, spans, matched, rows, columns, gradients,
+                with_scale=ctx.needs_input_grad[2],
+            )  # fmt: skip
             grad_others = _grad_of_others(spans, moments, heights)
-        return grad_anchor, grad_others, grad_scale.to(scale)
+        grad_scale = None
+        if of_scale is not None:
+            grad_scale = of_scale.div_(spans.scale).to(scale)
+        return grad_anchor, grad_others, grad_scale, None
 
 
 class _Gradients(NamedTuple):
-    """Of what `volume_normalisers` returns."""
+    """Of what `volume_normalisers` returns, sums and own volumes in units of spans."""
 
     rows: Tensor
     columns: Tensor
@@ -206,37 +227,72 @@ def _moments(
     anchor: Tensor,
     spans: _Spans,
     matched: Tensor,
-    factor: Tensor,
     rows: Tensor,
     columns: Tensor,
     grad: _Gradients,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of the anchor, D_j H_j and D_j e_j of each sample, and of the scale."""
+    *,
+    with_scale: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradient of the anchor, D_j H_j and D_j e_j of each sample.
+
+    And, if asked for, the gradient of the logits times the volumes, in units of spans.
+    """
     grad_anchor, moments = torch.zeros_like(anchor), torch.zeros_like(spans.axes)
     heights = torch.zeros_like(spans.determinant)
-    grad_scale = torch.zeros_like(factor)
+    of_scale = anchor.new_zeros(()) if with_scale else None
+    has_sums = bool(grad.sums.any())
+    slopes = _Slopes(spans.scale / 2, rows, columns, grad)
     for part, other in tiles(len(anchor), len(anchor), _TILE):
         products, squared = _squared(anchor, spans, part, other)
         same, i, j = _own(part, other)
         squared[i, j].diagonal().copy_(matched[same])
-        volume = squared.clamp_min(SQUARED_FLOOR).sqrt_()
-        logits = volume * factor
-        slope = (logits - rows[part, None]).exp_().mul_(grad.rows[part, None])
-        slope.addcmul_(logits.sub_(columns[other]).exp_(), grad.columns[other])
-        grad_scale -= torch.linalg.vecdot(slope, volume).sum()
-        slope.mul_(factor).add_(grad.sums[part, None])
-        slope[i, j].diagonal().add_(grad.own[same])
+        volume = squared.clamp_min(spans.floor).sqrt_()
+        slope = slopes.of(volume, part, other)
+        if of_scale is not None:
+            of_scale += torch.linalg.vecdot(slope, volume).sum().mul_(2)
+        if has_sums:
+            slope.add_(grad.sums[part, None], alpha=0.5)
+        slope[i, j].diagonal().add_(grad.own[same], alpha=0.5)
         # From V to V^2, with sub-gradient 0 at the floor.
-        slope.div_(volume.mul_(2))
-        if float(squared.min()) <= SQUARED_FLOOR:
-            slope.masked_fill_(squared <= SQUARED_FLOOR, 0)
-        heights[other] += (slope * squared).sum(dim=0)
+        slope.div_(volume)
+        if float(squared.min()) <= spans.floor:
+            slope.masked_fill_(squared <= spans.floor, 0)
+        heights[other] += torch.mul(slope, squared, out=squared).sum(dim=0)
         for product, axis, moment in zip(products, spans.axes, moments, strict=True):
             product.mul_(slope)
             grad_anchor[part].addmm_(product, axis[other], alpha=-2)
             moment[other].addmm_(product.T, anchor[part])
     moments.mul_(spans.determinant.sqrt()[:, None])
-    return grad_anchor, moments, heights, grad_scale
+    return grad_anchor, moments, heights, of_scale
+
+
+class _Slopes:
+    """Half the gradient of the volumes of a tile, by the softmax of rows and columns.
+
+    With a shift that no logit is lost by, one exponential a pair serves both.
+    """
+
+    def __init__(
+        self, shift: float, rows: Tensor, columns: Tensor, grad: _Gradients
+    ) -> None:
+        self._shift = shift
+        self._fixed = shift <= _LARGEST_EXPONENT
+        self._sums = rows, columns
+        self._grad = grad
+        if self._fixed:
+            self._of_rows = (rows + shift).neg_().exp_().mul_(grad.rows).mul_(-0.5)
+            self._of_columns = (columns + shift).neg_().exp_().mul_(grad.columns)
+            self._of_columns.mul_(-0.5)
+
+    def of(self, volume: Tensor, part: slice, other: slice) -> Tensor:
+        """Tile of the same shape as ``volume``."""
+        if self._fixed:
+            weight = self._of_rows[part, None] + self._of_columns[other]
+            return weight.mul_(torch.sub(self._shift, volume).exp_())
+        rows, columns = self._sums
+        slope = (-rows[part, None] - volume).exp_().mul_(self._grad.rows[part, None])
+        of_column = (-columns[other] - volume).exp_()
+        return slope.addcmul_(of_column, self._grad.columns[other]).mul_(-0.5)
 
 
 def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:
@@ -248,7 +304,7 @@ def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:
     triangle = spans.triangle
     tiny = torch.finfo(triangle.dtype).tiny
     root = spans.determinant.clamp_min(tiny).sqrt()
-    flat = spans.determinant <= SQUARED_FLOOR
+    flat = spans.determinant <= spans.floor
     size = moments.element_size()
     for part in panels(moments.shape[1], moments.shape[2] * len(moments), size):
         q = (spans.axes[:, part] / root[part, None]).permute(1, 2, 0)

@@ -269,7 +269,9 @@ def _volume_loss(
     rows: Tensor, stacked: Tensor, ids: Tensor, scale: Tensor, smoothing: float
 ) -> Tensor:
     scale = scale.to(rows)
-    by_row, by_column, sums, own = volume_normalisers(rows, stacked, scale)
+    by_row, by_column, sums, own = volume_normalisers(
+        rows, stacked, scale, with_sums=smoothing > 0
+    )
     matched = _mean_over_positives(rows, stacked, ids, own)
     # The target is 1 - smoothing on the match, and smoothing spread over all.
     expected = (1 - smoothing) * matched + smoothing * sums.mean() / len(rows)
