@@ -237,4 +237,5 @@ def _entropy(probabilities: Floats) -> Floats:
     for one in probabilities:
         total += entr(one)
     total /= np.float32(np.log(len(probabilities)))
-    return total
+    # A probability that is rounded to above 1 has an entropy below 0.
+    return total.clip(0, 1)

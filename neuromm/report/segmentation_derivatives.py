@@ -188,22 +188,44 @@ def write_segmentation(
     scores = None
     if reference is not None:
         scores = score_discs(regions, reference, probabilities=maps["probseg"])
+    # All that can be wrong is found out before anything is written.
+    drawings = _drawings(regions, image, maps["statmap"], reference, scores, notice)
+    checked = None
+    if classes is not None:
+        checked = _checked_classes(classes, class_names, regions)
     common = {"Sources": source_uris(sources, root), "SpatialReference": "orig"}
     paths = _write_mask(folder, unit, regions, common)
     paths += _write_maps(folder, unit, regions, maps, common)
     if scores is not None:
         paths += _write_scores(folder, unit, scores, common)
-    if classes is not None:
-        paths += _write_classes(folder, unit, regions, classes, class_names, common)
-    drawings = _drawings(regions, image, maps["statmap"], reference, scores, notice)
+    if checked is not None:
+        paths += _write_classes(folder, unit, regions, checked, class_names, common)
     figures, shown = _write_figures(Path(root), unit, drawings)
     paths += figures
-    sidecar: dict[str, Any] = {
+    sidecar = {
+        **_discs_sidecar(regions, card, settings, scores, common),
+        "Notice": notice,
+        "Figures": shown,
+        "Warnings": list(warnings),
+        "Provenance": provenance_of(provenance),
+    }
+    paths += _write_table(folder, unit, "regions", regions.table, sidecar)
+    _remove_others(folder, Path(root), unit, paths)
+    return paths
+
+
+def _discs_sidecar(
+    regions: DiscRegions,
+    card: ModelCard | None,
+    settings: Mapping[str, Any] | None,
+    scores: DiscScores | None,
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
         "Description": "Intervertebral discs that a network found: a row a disc, from "
         "the lowest one",
         **common,
         **{name: _REGIONS[name] for name in map(str, regions.table)},
-        "Notice": notice,
         "Segmentation": {
             "n_discs": len(regions.table),
             "smallest_mm3": regions.smallest_mm3,
@@ -214,13 +236,7 @@ def write_segmentation(
         },
         "ModelCard": None if card is None else plain(dataclasses.asdict(card)),
         "Scores": None if scores is None else plain(dict(scores.summary)),
-        "Figures": shown,
-        "Warnings": list(warnings),
-        "Provenance": provenance_of(provenance),
     }
-    paths += _write_table(folder, unit, "regions", regions.table, sidecar)
-    _remove_others(folder, Path(root), unit, paths)
-    return paths
 
 
 def _scan_entities(entities: Mapping[str, str | None]) -> dict[str, str]:
@@ -308,14 +324,9 @@ def _write_maps(
     return paths
 
 
-def _write_classes(
-    folder: Path,
-    unit: Mapping[str, str],
-    regions: DiscRegions,
-    classes: ArrayLike,
-    names: Sequence[str],
-    common: Mapping[str, Any],
-) -> list[Path]:
+def _checked_classes(
+    classes: ArrayLike, names: Sequence[str], regions: DiscRegions
+) -> NDArray[np.uint8]:
     values = np.asarray(classes)
     if values.shape != regions.labels.shape or values.dtype.kind not in "biu":
         raise UsageError(
@@ -327,9 +338,20 @@ def _write_classes(
             f"class_names must name every class, background first: got {len(names)} "
             f"names for classes up to {values.max()}"
         )
+    return values.astype(np.uint8)
+
+
+def _write_classes(
+    folder: Path,
+    unit: Mapping[str, str],
+    regions: DiscRegions,
+    classes: NDArray[np.uint8],
+    names: Sequence[str],
+    common: Mapping[str, Any],
+) -> list[Path]:
     labels = {**unit, "description": CLASSES}
     path = folder / bids_name(labels, "dseg", ".nii.gz")
-    _write_volume(path, values.astype(np.uint8), regions.affine)
+    _write_volume(path, classes, regions.affine)
     sidecar = {
         "Description": "Class of each voxel, the most probable one",
         **common,

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from neuromm.core import UsageError
+from neuromm.io.mri_grid import check_one_grid
 from neuromm.models import DiscRegions
 from neuromm.prepare import SagittalOrder
 from neuromm.report.figures.canvas import style
@@ -63,9 +64,11 @@ def mid_sagittal(
     ------
     UsageError
         If a volume has another shape than the discs.
+    DataError
+        If the image lies on another grid.
     """
     view = _View.of(regions, reference)
-    values = view.order.turned(_values(image))
+    values = view.order.turned(_values(image, regions))
     cut = view.cut()
     panels = 1 if uncertainty is None else 2
     with style():
@@ -120,7 +123,7 @@ def disc_slices(
         the right of the middle of the discs) and ``area_mm2`` of disc in it.
     """
     view = _View.of(regions, reference)
-    values = view.order.turned(_values(image))
+    values = view.order.turned(_values(image, regions))
     cut = view.cut()
     chosen = view.across()
     with style():
@@ -452,7 +455,12 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return first, second, third
 
 
-def _values(image: Any) -> NDArray[np.float32]:
+def _values(image: Any, regions: DiscRegions) -> NDArray[np.float32]:
+    """Intensities of an image that lies on the grid of the discs."""
+    import nibabel
+
+    discs = nibabel.Nifti1Image(regions.labels, regions.affine)
+    check_one_grid({"the discs": discs, "the image": image})
     return np.asarray(image.dataobj, dtype=np.float32)
 
 

@@ -220,6 +220,12 @@ def test_what_is_not_there_or_does_not_fit_is_refused(found, tmp_path):
         write(tmp_path, found, uncertainty=np.zeros((2, 2, 2)))
     with pytest.raises(UsageError, match="need a subject"):
         write_segmentation(tmp_path, {"session": "a"}, found["regions"])
+    moved = found["image"].affine.copy()
+    moved[0, 3] += 4
+    elsewhere = nibabel.Nifti1Image(np.asarray(found["image"].dataobj), moved)
+    with pytest.raises(DataError, match="not on one grid"):
+        write(tmp_path, found, image=elsewhere, reference=None)
+    assert not list(tmp_path.iterdir())  # nothing half-written
     write(tmp_path, found, image=None, reference=None)
     anat(tmp_path, "regions.json").unlink()
     with pytest.raises(DataError, match="has no sidecar"):
