@@ -8,6 +8,7 @@ if TYPE_CHECKING:
         expected_calibration_error,
         reliability_table,
     )
+    from neuromm.metrics.resampling import bootstrap_interval
     from neuromm.metrics.segmentation import (
         SurfaceDistances,
         detection_rate,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SurfaceDistances",
+    "bootstrap_interval",
     "detection_rate",
     "dice",
     "expected_calibration_error",
@@ -32,6 +34,7 @@ __all__ = [
 
 _HOMES = {
     "SurfaceDistances": "neuromm.metrics.segmentation",
+    "bootstrap_interval": "neuromm.metrics.resampling",
     "detection_rate": "neuromm.metrics.segmentation",
     "dice": "neuromm.metrics.segmentation",
     "expected_calibration_error": "neuromm.metrics.calibration",
