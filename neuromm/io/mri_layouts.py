@@ -6,6 +6,7 @@ What lies on disk:
     SPIDER     images/1_t1.mha images/1_t2.mha masks/1_t1.mha masks/1_t2.mha
     slices     images/1_t2_SPACE_slice60.png masks/1_t2_SPACE_slice60.png
     BIDS       sub-01/anat/sub-01_T1w.nii.gz sub-01/anat/sub-01_T2w.nii.gz
+    folders    01/T1.nii.gz 01/T2.nii.gz 01/labels.nii.gz, or 01/T1/ of DICOM files
 
 Every row names its patient in ``subject``, by whom splits are made.
 
@@ -38,6 +39,7 @@ __all__ = [
     "IVDM3SEG_MODALITIES",
     "SPIDER_SLICE_LABELS",
     "open_anat",
+    "open_folders",
     "open_ivdm3seg",
     "open_spider",
     "open_spider_slices",
@@ -196,6 +198,58 @@ def open_spider(
         raise InputMissingError(
             f"{root}: no volume of {', '.join(modalities)} in images. Expected files "
             f"such as images/1_{modalities[0]}.mha"
+        )
+    return _study(rows, modalities, missing, resample_to)
+
+
+def open_folders(
+    root: str | Path,
+    *,
+    modalities: Sequence[str],
+    missing: Missing = "raise",
+    resample_to: str | None = None,
+) -> Study:
+    """List folders of subjects that hold one volume, or DICOM folder, a modality.
+
+    Parameters
+    ----------
+    root : path-like
+        Folder of the subjects' folders; names of these are the subjects, ``sub-`` left
+        out.
+    modalities : sequence of str
+        Names of the volumes, in this order: ``01/T2.nii.gz``, ``01/T2.mha`` or a folder
+        ``01/T2`` of DICOM files for ``T2``.
+    missing, resample_to
+        As in `open_ivdm3seg`.
+
+    Returns
+    -------
+    study : Study
+        A row a subject, with ``modalities`` and ``labels``, the volume ``labels`` of
+        the folder, or None.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such folder, or a modality is missing and that is not allowed.
+    """
+    root = _folder(root)
+    rows = []
+    for place in sorted(root.iterdir(), key=lambda p: natural_key(p.name)):
+        if not place.is_dir():
+            continue
+        files = {path.name.lower(): path for path in place.iterdir() if path.is_dir()}
+        files |= _volumes_in(place)
+        own = {
+            name: files[name.lower()] for name in modalities if name.lower() in files
+        }
+        if own:
+            subject = place.name.removeprefix("sub-")
+            rows.append(_row(subject, own, files.get("labels"), root))
+    if not rows:
+        raise InputMissingError(
+            f"{root}: no folder of a subject holds {' or '.join(modalities)}. Expected "
+            f"such as 01/{modalities[0]}.nii.gz, or DICOM files in 01/{modalities[0]}"
         )
     return _study(rows, modalities, missing, resample_to)
 
