@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from neuromm.report.both_alignments import AlignedGroups, aligned_section
 from neuromm.report.figures.site_drawing import is_stand_in
 from neuromm.report.group_site_pictures import group_site_pictures
 from neuromm.report.group_sites import GroupSites, gather_sites, write_group_tables
@@ -18,7 +19,9 @@ _FEW = 6  # subjects; fewer cannot reach p < 0.05 in a two-sided test
 
 
 def group_site_sections(
-    output_dir: str | Path, subjects: Mapping[str, Sequence[Unit]]
+    output_dir: str | Path,
+    subjects: Mapping[str, Sequence[Unit]],
+    aligned: AlignedGroups | None = None,
 ) -> list[dict[str, Any]]:
     """Write tables and figures of the sites of subjects; return the report's content.
 
@@ -27,6 +30,8 @@ def group_site_sections(
     output_dir : path-like
     subjects : mapping of str to sequence of Unit
         `neuromm.report.units.read_subjects` of the folder.
+    aligned : AlignedGroups, optional
+        The same recordings in another alignment.
 
     Returns
     -------
@@ -48,6 +53,7 @@ def group_site_sections(
                 "regions": _region_rows(group),
                 "n_regions": 0 if group.regions is None else len(group.regions),
                 "timed": group.courses is not None,
+                "both": aligned_section(output_dir, group, aligned),
                 "file": f"group/{group.stem('regions')}.tsv",
                 "folder": f"group/{group.datatype}/",
             }

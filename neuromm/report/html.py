@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuromm.core.files import read_json, write_text
+from neuromm.report.both_alignments import read_alignments
 from neuromm.report.design import design_rows
 from neuromm.report.figures.canvas import Picture, score_limits
 from neuromm.report.figures.contacts import contact_map
@@ -91,7 +92,9 @@ def write_subject_report(output_dir: str | Path, subject: str) -> Path:
     return write_text(path, render("subject.html.j2", content))
 
 
-def write_group_report(output_dir: str | Path) -> Path:
+def write_group_report(
+    output_dir: str | Path, both_alignments: str | Path | None = None
+) -> Path:
     """Write ``group.html``, mean maps in ``group/`` and the table of regions.
 
     Where sites of integration were mapped, their tables and figures go to ``group/``.
@@ -100,6 +103,9 @@ def write_group_report(output_dir: str | Path) -> Path:
     ----------
     output_dir : path-like
         Output folder of `neuromm encode`.
+    both_alignments : path-like, optional
+        Output folder of the same recordings with events of another kind (words, scene
+        cuts): the report counts the sites that both have.
 
     Returns
     -------
@@ -108,8 +114,13 @@ def write_group_report(output_dir: str | Path) -> Path:
     Raises
     ------
     neuromm.core.InputMissingError
-        If no subject has a score table.
+        If no subject has a score table, or the other folder no sites.
+    neuromm.core.UsageError
+        If the two folders cannot be told apart.
     """
+    aligned = None
+    if both_alignments is not None:
+        aligned = read_alignments(output_dir, both_alignments)
     subjects = read_subjects(output_dir)
     units = [unit for ones in subjects.values() for unit in ones]
     maps = write_group_maps(output_dir, subjects)
@@ -128,7 +139,7 @@ def write_group_report(output_dir: str | Path) -> Path:
         ],
         "sites": [
             {**one, "title": _group_title(one["unit"])}
-            for one in group_site_sections(output_dir, subjects)
+            for one in group_site_sections(output_dir, subjects, aligned)
         ],
         "galleries": [*_group_maps(maps), *_all_contacts(units)],
         "regions": _region_means_rows(regions),

@@ -65,6 +65,7 @@ class EncodeConfig:
     epochs: EpochSettings = field(default_factory=EpochSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     sites: SiteSettings | None = None  # None: no map of sites
+    both_alignments: Path | None = None
 
     chunks: int = 1
     targets_chunk: tuple[int, int] | None = None  # number from 1, and number of chunks
@@ -179,6 +180,11 @@ def run(config: EncodeConfig) -> int:
         raise UsageError(
             "--targets-chunk fits a chunk of participants: leave it out of the group "
             "level and of --reports-only and --boilerplate-only"
+        )
+    if config.both_alignments is not None and config.analysis_level != "group":
+        raise UsageError(
+            "--both-alignments joins two outputs of participants: give it at the group "
+            "level"
         )
     if config.analysis_level == "group":
         return reporting.write_group(config)
@@ -322,6 +328,7 @@ def _config(args: argparse.Namespace, argv: Sequence[str]) -> EncodeConfig:
         space=_stripped(args.space, "space-"),
         datatype=tuple(args.datatype or ()),
         trial_type=tuple(args.trial_type or ()),
+        both_alignments=args.both_alignments,
         bids_filter_file=args.bids_filter_file,
         bold=bold_settings(args),
         epochs=epoch_settings(args),

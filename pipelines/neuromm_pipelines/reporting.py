@@ -83,7 +83,7 @@ def write_group(config: "EncodeConfig") -> int:
 
     subjects = _finished_subjects(config)
     with locked(config.output_dir, "group"):
-        report = write_group_report(config.output_dir)
+        report = write_group_report(config.output_dir, config.both_alignments)
     print(report)
     print(f"neuromm encode: group of {len(subjects)} subjects done")
     return 0

@@ -1,6 +1,7 @@
 """The flags that ask for sites of multimodal integration."""
 
 import argparse
+from pathlib import Path
 
 from neuromm.core.errors import UsageError
 from neuromm_pipelines.command_line import add_flag
@@ -64,6 +65,11 @@ def add_sites(group: argparse._ActionsContainer) -> None:
         group, "--sites-block", type=int, metavar="SAMPLES",
         help="length of the resampled blocks (default: twice the lag at which "
         "responses no longer correlate with themselves)",
+    )  # fmt: skip
+    add_flag(
+        group, "--both-alignments", type=Path, metavar="OTHER_OUTPUT_DIR",
+        help="group level: output of the same recordings with events of another kind "
+        "(scene cuts beside words); the report counts the sites of both",
     )  # fmt: skip
 
 

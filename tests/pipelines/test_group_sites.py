@@ -1,10 +1,12 @@
 """Group level of ``neuromm encode`` after maps of sites of two subjects."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
+from neuromm.encoding import both_alignments
 from neuromm.report import html, site_sections
 from neuromm.simulate import make_bids_dataset
 from neuromm_pipelines.cli import main
@@ -147,3 +149,43 @@ def test_the_group_level_gives_the_same_bytes_again(grouped):
     root = grouped.parent / "bids"
     assert main(["encode", str(root), str(grouped), "group"]) == 0
     assert {path: path.read_bytes() for path in files} == before
+
+
+def test_sites_of_two_alignments_are_those_that_both_have(grouped, tmp_path, capsys):
+    """Both are copies of this output, whose sites are set: four, and three of them."""
+    words, scenes = tmp_path / "words", tmp_path / "scenes"
+    for root, first in ((words, 0), (scenes, 1)):
+        shutil.copytree(grouped, root)
+        for path in sorted(root.rglob("sub-*_desc-multimodalsites_scores.tsv")):
+            table = _table(path)
+            chosen = table.index.isin(range(first, first + 4))
+            table["is_site"] = ["true" if one else "false" for one in chosen]
+            if root == scenes:
+                table.loc[table.index[-1], ["gain", "q"]] = float("nan")
+            table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    bids = tmp_path / "bids"
+    bids.mkdir()
+    ran = main(
+        ["encode", str(bids), str(words), "group", "--both-alignments", str(scenes)]
+    )
+    assert ran == 0, capsys.readouterr().err
+    (joined,) = words.rglob(f"{STEM}_bothalignments.tsv")
+    found = _table(joined).set_index(["subject", "target"]).sort_index()
+    tables = [
+        {
+            path.name[4:6]: _table(path).astype({"is_site": bool})
+            for path in sorted(root.rglob("sub-*_desc-multimodalsites_scores.tsv"))
+        }
+        for root in (words, scenes)
+    ]
+    expected = both_alignments(*tables, names=("words", "scenes"))
+    expected = expected.set_index(["subject", "target"]).sort_index()
+    assert list(found.index) == [(int(s), t) for s, t in expected.index]
+    for name in ("is_site", "is_site_words", "is_site_scenes", "tested"):
+        assert list(found[name]) == list(expected[name]), name
+    assert found["is_site_words"].sum() == found["is_site_scenes"].sum() == 2 * 4
+    assert found["is_site"].sum() == 2 * 3
+    assert (found["tested"] == "words").sum() == 2
+    report = (words / "group.html").read_text()
+    assert "Sites in both alignments" in report
+    assert "2 were tested in one alignment alone" in report
