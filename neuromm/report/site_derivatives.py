@@ -68,8 +68,12 @@ _REGION_COLUMNS = {
     "n_targets": "Targets of the region that could be tested",
     "n_sites": "Sites among them",
     "share": "n_sites / n_targets",
+    "share_low": "Lower end of its 95 % interval (Wilson), as if targets were "
+    "independent",
+    "share_high": "Upper end of the same interval",
     "mean_gain": "Mean gain of the tested targets, a difference of correlations",
 }
+_BEST = "n_best_"
 _STRONGEST = "strongest"
 _MASK_NAMES = {0: "not shown", 1: "site"}
 
@@ -241,10 +245,15 @@ def _write_regions(
 ) -> list[Path]:
     path = folder / bids_name(described, "regions", ".tsv")
     _write_rows(path, counts)
+    told = dict(_REGION_COLUMNS)
+    for name in map(str, counts):
+        if name.startswith(_BEST):
+            model = name.removeprefix(_BEST)
+            told[name] = f"Tested targets that {model} predicts best"
     sidecar = {
         "Description": "Sites of multimodal integration: a row a region",
         **common,
-        **{name: {"Description": text} for name, text in _REGION_COLUMNS.items()},
+        **{name: {"Description": text} for name, text in told.items()},
     }
     return [path, write_json(path.with_suffix(".json"), sidecar)]
 

@@ -161,10 +161,23 @@ def _region_rows(regions: pd.DataFrame | None) -> list[dict[str, str]]:
             "targets": f"{int(row['n_targets']):,}",
             "sites": f"{int(row['n_sites']):,}",
             "share": f"{row['share']:.0%}",
+            "interval": f"{row['share_low']:.0%} to {row['share_high']:.0%}",
             "gain": _score(row["mean_gain"]),
+            "best": _best(row),
         }
         for row in found.to_dict("records")
     ]
+
+
+def _best(row: Mapping[Any, Any]) -> str:
+    """Models by the number of targets that they predict best, most first."""
+    counts = {
+        str(name).removeprefix("n_best_"): int(value)
+        for name, value in row.items()
+        if str(name).startswith("n_best_") and value > 0
+    }
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{name} {n}" for name, n in ordered)
 
 
 def _score(value: Any) -> str:

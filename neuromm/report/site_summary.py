@@ -54,15 +54,20 @@ def region_counts(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        ``region``, ``q``, ``gain``, ``is_site``; a row a target.
+        ``region``, ``q``, ``gain``, ``is_site``; a row a target. With ``winner``, the
+        model with the best score, these are counted as well.
 
     Returns
     -------
     regions : DataFrame
         ``region``, ``n_targets`` (that could be tested), ``n_sites``, ``share``
-        (sites of the tested), ``mean_gain`` (over the tested). Targets without a
-        region are left out.
+        (sites of the tested) with ``share_low`` and ``share_high`` (95 %, Wilson: as
+        if targets were independent, so too narrow for neighbours), ``mean_gain`` (over
+        the tested), and ``n_best_<model>``, tested targets that this model predicts
+        best. Targets without a region are left out.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     named = ~table["region"].astype(str).str.strip().str.lower().isin(NO_REGION)
     kept = table[named & table["region"].notna() & table["q"].notna()]
     grouped = kept.groupby("region", observed=True, sort=True)
@@ -72,10 +77,21 @@ def region_counts(table: pd.DataFrame) -> pd.DataFrame:
         mean_gain=("gain", "mean"),
     ).reset_index()
     regions["share"] = regions["n_sites"] / regions["n_targets"]
+    low, high = proportion_confint(
+        regions["n_sites"].to_numpy(), regions["n_targets"].to_numpy(), method="wilson"
+    )
+    regions["share_low"], regions["share_high"] = low, high
+    best: list[str] = []
+    if "winner" in kept:
+        counts = pd.crosstab(kept["region"], kept["winner"])
+        counts.columns = pd.Index([f"n_best_{name}" for name in counts])
+        best = [str(name) for name in counts.columns]
+        regions = regions.merge(counts.reset_index(), on="region", how="left")
     regions = regions.sort_values(
         ["n_sites", "share", "region"], ascending=[False, False, True]
     )
-    columns = ["region", "n_targets", "n_sites", "share", "mean_gain"]
+    share = ["share", "share_low", "share_high"]
+    columns = ["region", "n_targets", "n_sites", *share, "mean_gain", *best]
     return regions[columns].reset_index(drop=True)
 
 

@@ -220,11 +220,26 @@ def test_counts_leave_out_what_has_no_region_or_no_test():
             "q": [0.01, 0.5, 0.01, 0.01, 0.01, np.nan],
             "gain": [0.2, 0.0, 0.1, 0.1, 0.1, np.nan],
             "is_site": [True, False, True, True, True, False],
+            "winner": ["joint", "vision", "joint", "joint", "joint", "n/a"],
         }
     )
     counts = region_counts(table).set_index("region")
-    assert counts.loc["a"].tolist() == [2, 1, 0.5, 0.1]
-    assert counts.loc["b"].tolist() == [1, 1, 1.0, 0.1]
+    columns = ["n_targets", "n_sites", "share", "mean_gain"]
+    assert counts.loc["a", columns].tolist() == [2, 1, 0.5, 0.1]
+    assert counts.loc["b", columns].tolist() == [1, 1, 1.0, 0.1]
+    assert counts[["n_best_joint", "n_best_vision"]].to_numpy().tolist() == [
+        [1, 0],
+        [1, 1],
+    ]
+    # Wilson's interval of one of two, by hand: (1 + z^2 / 2 -+ z sqrt(1/2 + z^2/4))
+    # / (2 + z^2).
+    z = 1.959964
+    half = z * np.sqrt(0.5 + z**2 / 4) / (2 + z**2)
+    np.testing.assert_allclose(
+        counts.loc["a", ["share_low", "share_high"]].tolist(),
+        [0.5 - half, 0.5 + half],
+        rtol=1e-6,
+    )
     assert list(counts.index) == ["b", "a"]
 
 
