@@ -98,7 +98,7 @@ def run(config: PredictConfig) -> int:
     if config.nthreads:
         torch.set_num_threads(config.nthreads)
     model.to(cuda or "cpu")
-    scans, _, layout = open_scans(
+    scans, _, _ = open_scans(
         config.data,
         layout=config.layout,
         modalities=settings.modalities,
@@ -109,7 +109,7 @@ def run(config: PredictConfig) -> int:
     )
     prepare_segmentation(config.output_dir, config.data)
     remove_leftovers(config.output_dir)
-    worker = _Worker(config, settings, model, layout, str(cuda or "cpu"))
+    worker = _Worker(config, settings, model, str(cuda or "cpu"))
     ended = _each(scans, worker, config)
     ended += written_reports(config.output_dir, ended)
     if any(outcome.status == "done" for outcome in ended):
@@ -132,11 +132,20 @@ def regions_path(output_dir: Path, scan: Scan) -> Path:
 
 
 def written_reports(output_dir: Path, ended: Sequence[Outcome]) -> list[Outcome]:
-    """Write the report of each subject with a scan that was done."""
+    """Write the report of each subject with a scan that was done, or without one."""
     from neuromm.report import write_segment_report
 
+    wanted = {
+        one.subject
+        for one in ended
+        if one.status == "done"
+        or (
+            one.status == "skipped"
+            and not (output_dir / f"sub-{one.subject}.html").is_file()
+        )
+    }
     reports = []
-    for subject in sorted({one.subject for one in ended if one.status == "done"}):
+    for subject in sorted(wanted):
 
         def report(subject: str = subject) -> Status:
             write_segment_report(output_dir, subject)
@@ -161,7 +170,6 @@ class _Worker:
     config: PredictConfig
     settings: SegmentSettings
     model: Any
-    layout: str
     device: str
 
     def told(self, scan: Scan) -> dict[str, Any]:

@@ -95,8 +95,10 @@ def test_discs_lie_where_they_were_planted_and_scores_say_so(
     assert (out / "sub-03.html").is_file()
     first = {p: p.read_bytes() for p in out.rglob("*") if p.suffix in (".gz", ".html")}
 
+    (out / "sub-05.html").unlink()  # as if the run had been killed before its reports
     again = neuromm("segment", "predict", spines[0], out, "--model", model)
     assert "0 done, 6 skipped" in again.out
+    assert (out / "sub-05.html").is_file()
     forced = neuromm("segment", "predict", spines[0], out, "--model", model,
                      "--overwrite", "--participant-label", "03")  # fmt: skip
     assert "1 done, 0 skipped" in forced.out
