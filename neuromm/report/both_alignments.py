@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from neuromm.core import InputMissingError, UsageError
-from neuromm.core.files import atomic_path, write_json
+from neuromm.core.files import write_json
 from neuromm.encoding.group_sites import both_alignments
 from neuromm.report.group_sites import GroupSites, gather_sites
+from neuromm.report.sidecars import write_tsv
 from neuromm.report.units import read_subjects
 
 __all__ = ["AlignedGroups", "aligned_section", "read_alignments"]
@@ -147,18 +148,7 @@ def _write(
     output_dir: str | Path, group: GroupSites, table: pd.DataFrame, names: Sequence[str]
 ) -> Path:
     path = Path(output_dir, "group", group.stem("bothalignments") + ".tsv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flags = [str(name) for name in table if str(name).startswith("is_site")]
-    words = {name: table[name].map({True: "true", False: "false"}) for name in flags}
-    with atomic_path(path) as temporary:
-        table.assign(**words).to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            na_rep="n/a",
-            float_format="%.6g",
-            lineterminator="\n",
-        )
+    write_tsv(path, table)
     told = {
         "is_site": "Site in both alignments",
         "gain": "The smaller gain of the two, a difference of correlations",

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from neuromm.core import EncodingResult, Provenance, UsageError
-from neuromm.core.files import atomic_path, write_json
+from neuromm.core.files import write_json
 from neuromm.report.dataset import bids_uri, prepare_output
 from neuromm.report.naming import bids_name, contrast_label, parse_name
 from neuromm.report.native_maps import with_sidecars, write_native
@@ -24,6 +24,7 @@ from neuromm.report.sidecars import (
     source_uris,
     spatial_reference_of,
     unit_entities,
+    write_tsv,
 )
 from neuromm.report.summary import alpha_edges, unit_summary
 
@@ -216,16 +217,7 @@ def _write_table(
     folder: Path, unit: Mapping[str, str], table: pd.DataFrame
 ) -> list[Path]:
     path = folder / _stem(unit, ".tsv")
-    with atomic_path(path) as temporary:
-        table.to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            na_rep="n/a",
-            float_format="%.6g",
-            lineterminator="\n",
-            encoding="utf-8",
-        )
+    write_tsv(path, table)
     return [path]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from neuromm.atlas import in_mni_family
 from neuromm.core.files import atomic_path, write_json
 from neuromm.report.naming import bids_name, contrast_label, label_of
+from neuromm.report.sidecars import write_tsv
 from neuromm.report.summary import channel_peaks, region_table
 from neuromm.report.units import Unit, read_subjects
 
@@ -143,15 +144,7 @@ def region_means(subjects: Mapping[str, Sequence[Unit]]) -> pd.DataFrame:
 def write_region_means(output_dir: str | Path, means: pd.DataFrame) -> list[Path]:
     """Write ``group_desc-encoding_regions.tsv`` and its sidecar."""
     path = Path(output_dir, "group_desc-encoding_regions.tsv")
-    with atomic_path(path) as temporary:
-        means.to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            na_rep="n/a",
-            float_format="%.6g",
-            lineterminator="\n",
-        )
+    write_tsv(path, means)
     columns = {name: {"Description": text} for name, text in _COLUMNS.items()}
     sidecar = {"Description": "Scores of regions over subjects", **columns}
     return [path, write_json(path.with_suffix(".json"), sidecar)]

@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 
 from neuromm.atlas import in_mni_family
-from neuromm.core.files import atomic_path, write_json
+from neuromm.core.files import write_json
 from neuromm.encoding.group_courses import score_courses
 from neuromm.encoding.group_sites import group_effect, model_ranks, region_table
 from neuromm.encoding.group_tables import models_of, named_regions
 from neuromm.report.naming import bids_name, label_of
+from neuromm.report.sidecars import write_tsv
 from neuromm.report.site_courses import read_courses
 from neuromm.report.units import Unit
 
@@ -257,15 +258,7 @@ def write_group_tables(output_dir: str | Path, group: GroupSites) -> list[Path]:
             continue
         path = Path(output_dir, "group", group.stem(what) + ".tsv")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            table.to_csv(
-                temporary,
-                sep="\t",
-                index=False,
-                na_rep="n/a",
-                float_format="%.6g",
-                lineterminator="\n",
-            )
+        write_tsv(path, table)
         known = _TABLES[what]
         sidecar = {
             "Description": f"Sites of multimodal integration over subjects: {what}",

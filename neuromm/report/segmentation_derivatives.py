@@ -38,9 +38,10 @@ from neuromm.report.sidecars import (
     provenance_of,
     source_uris,
     unit_entities,
+    write_tsv,
 )
 
-__all__ = ["SUMMARY", "write_segmentation", "write_tsv"]
+__all__ = ["SUMMARY", "write_segmentation"]
 
 DESCRIPTION = "disc"
 CLASSES = "classes"
@@ -461,18 +462,3 @@ def _write_table(
         write_tsv(folder / bids_name(unit, suffix, ".tsv"), table),
         write_json(folder / bids_name(unit, suffix, ".json"), sidecar),
     ]
-
-
-def write_tsv(path: Path, table: pd.DataFrame) -> Path:
-    """Write a table as BIDS wants it, with six figures and ``n/a``."""
-    with atomic_path(path) as temporary:
-        table.to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            na_rep="n/a",
-            float_format="%.6g",
-            lineterminator="\n",
-            encoding="utf-8",
-        )
-    return path

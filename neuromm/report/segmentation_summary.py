@@ -27,7 +27,8 @@ from neuromm.report.segmentation import (
     version,
 )
 from neuromm.report.segmentation_dataset import REFERENCES
-from neuromm.report.segmentation_derivatives import SUMMARY, write_tsv
+from neuromm.report.segmentation_derivatives import SUMMARY
+from neuromm.report.sidecars import write_tsv
 
 __all__ = ["scan_scores", "scores_by_disc", "write_segment_summary"]
 

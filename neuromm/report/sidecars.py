@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from neuromm.core import Provenance, UsageError
+from neuromm.core.files import atomic_path
 from neuromm.report.dataset import bids_uri, linked_datasets
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "source_uris",
     "spatial_reference_of",
     "unit_entities",
+    "write_tsv",
 ]
 
 # Images that templateflow publishes; other frames are named as they are.
@@ -89,3 +92,24 @@ def plain(value: Any) -> Any:
         items = sorted(value) if isinstance(value, set | frozenset) else value
         return [plain(item) for item in items]
     return str(value)
+
+
+def write_tsv(path: Path, table: pd.DataFrame, *, figures: int = 6) -> Path:
+    """Write a table as BIDS wants it: so many figures, ``n/a``, ``true`` and ``false``.
+
+    The same table gives the same bytes.
+    """
+    written = table.copy()
+    for name in written.select_dtypes(bool).columns:
+        written[name] = np.where(written[name], "true", "false")
+    with atomic_path(path) as temporary:
+        written.to_csv(
+            temporary,
+            sep="\t",
+            index=False,
+            na_rep="n/a",
+            float_format=f"%.{figures}g",
+            lineterminator="\n",
+            encoding="utf-8",
+        )
+    return path

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from neuromm.core import DataError, SiteMap
-from neuromm.core.files import atomic_path, write_json
+from neuromm.core.files import write_json
+from neuromm.report.sidecars import write_tsv
 
 __all__ = ["course_table", "read_courses", "write_courses"]
 
@@ -75,15 +76,7 @@ def write_courses(
     if courses.empty:
         return []
     path = scores.with_name(scores.name.replace("_scores.", "_courses."))
-    with atomic_path(path) as temporary:
-        courses.to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            na_rep="n/a",
-            float_format="%.4g",
-            lineterminator="\n",
-        )
+    write_tsv(path, courses, figures=4)
     common = ("Sources", "SpatialReference", "CoordinateFrame", "Sites", "Provenance")
     columns: dict[str, Any] = {}
     for name in map(str, courses):

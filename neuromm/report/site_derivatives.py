@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from neuromm.core import Provenance, SiteMap, TargetSpace, UsageError
-from neuromm.core.files import atomic_path, write_json
+from neuromm.core.files import write_json
 from neuromm.report.naming import bids_name, contrast_label
 from neuromm.report.native_maps import with_sidecars, write_native
 from neuromm.report.sidecars import (
@@ -22,6 +22,7 @@ from neuromm.report.sidecars import (
     source_uris,
     spatial_reference_of,
     unit_entities,
+    write_tsv,
 )
 from neuromm.report.site_courses import write_courses
 from neuromm.report.site_protocol import follows_protocol, protocol_column
@@ -143,7 +144,7 @@ def write_sites(
     summary = site_summary(table, settings, models)
     told = site_warnings(summary, settings, feature_spaces or {})
     path = folder / bids_name(described, "scores", ".tsv")
-    _write_rows(path, table)
+    write_tsv(path, table)
     sidecar: dict[str, Any] = {
         "Description": "Sites of multimodal integration: a row a target. n/a marks a "
         "target that is constant or has missing values"
@@ -221,22 +222,6 @@ def _column(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"Description": f"Coordinate '{name}' of the target"}
 
 
-def _write_rows(path: Path, table: pd.DataFrame) -> None:
-    written = table.copy()
-    for name in written.select_dtypes(bool).columns:
-        written[name] = np.where(written[name], "true", "false")
-    with atomic_path(path) as temporary:
-        written.to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            na_rep="n/a",
-            float_format="%.6g",
-            lineterminator="\n",
-            encoding="utf-8",
-        )
-
-
 def _write_regions(
     folder: Path,
     described: Mapping[str, str],
@@ -244,7 +229,7 @@ def _write_regions(
     common: Mapping[str, Any],
 ) -> list[Path]:
     path = folder / bids_name(described, "regions", ".tsv")
-    _write_rows(path, counts)
+    write_tsv(path, counts)
     told = dict(_REGION_COLUMNS)
     for name in map(str, counts):
         if name.startswith(_BEST):
@@ -360,7 +345,5 @@ def _write_winners(
         **common,
     }
     path = folder / bids_name(described, "dseg", ".tsv")
-    _write_rows(
-        path, pd.DataFrame({"index": list(names), "name": list(names.values())})
-    )
+    write_tsv(path, pd.DataFrame({"index": list(names), "name": list(names.values())}))
     return [*with_sidecars(written, sidecar), path]
