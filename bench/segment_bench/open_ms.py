@@ -53,7 +53,7 @@ def run(root, *, n_dims, width, n_epochs, learning_rate):
         model,
         samples,
         training,
-        task=SegmentationTask(class_weights=(1.0, 8.0)),
+        task=SegmentationTask(class_weights=(1.0, 50.0)),
         groups=range(len(samples)),
         augmentations=[ModalityDropout(0.2)],
     )

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 
 from neuromm.io import mri
 from neuromm.metrics import bootstrap_interval, dice
-from neuromm_pipelines.segment_scans import Scan, Values, classes_of, turned
+from neuromm_pipelines.segment_scans import (
+    Scan,
+    Values,
+    classes_of,
+    scaled_volume,
+)
 
 __all__ = ["compared", "logistic", "of_network", "of_peer", "unet_like"]
 
-# Takes scaled intensities (n_modalities, slices, height, width), gives classes.
-Predictor = Callable[[NDArray[np.float32]], NDArray[np.int64]]
+# Takes scaled intensities (n_modalities, slices, height, width), 0 where a modality is
+# missing, and which there are; gives classes.
+Predictor = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.int64]]
 
 _MULTIPLE = 16
 _WIDTHS_PX = (1.0, 3.0)  # of the Gaussians whose averages the regression sees
@@ -52,13 +58,14 @@ def of_network(model: Any) -> Predictor:
     )
 
     network = network_for_prediction(model)
-    everything = torch.ones((1, model.config.n_modalities), dtype=torch.bool)
 
-    def predict(scaled: NDArray[np.float32]) -> NDArray[np.int64]:
-        parts = _parts(scaled, model.config.spatial_dims)
+    def predict(
+        scaled: NDArray[np.float32], present: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        available = torch.from_numpy(present[None])
         found = [
-            probabilities_of(network, torch.from_numpy(part[None]), everything)[0]
-            for part in parts
+            probabilities_of(network, torch.from_numpy(part[None]), available)[0]
+            for part in _parts(scaled, model.config.spatial_dims)
         ]
         return _joined([one.argmax(axis=0) for one in found], scaled)
 
@@ -69,7 +76,9 @@ def of_peer(model: torch.nn.Module) -> Predictor:
     """Classes by another network, of scaled intensities."""
     device = next(model.parameters()).device
 
-    def predict(scaled: NDArray[np.float32]) -> NDArray[np.int64]:
+    def predict(
+        scaled: NDArray[np.float32], present: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
         found = []
         model.eval()
         for part in _parts(scaled, model.spatial_dims):  # type: ignore[arg-type]
@@ -100,7 +109,9 @@ def logistic(slices: Any, n_classes: int, seed: int) -> Predictor:
     model = LogisticRegression(class_weight="balanced", max_iter=300)
     model.fit(np.concatenate(features), np.concatenate(truth))
 
-    def predict(scaled: NDArray[np.float32]) -> NDArray[np.int64]:
+    def predict(
+        scaled: NDArray[np.float32], present: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
         found = [
             model.predict(_features(part)).reshape(part.shape[1:])
             for part in _parts(scaled, slices.images.ndim - 2)
@@ -129,13 +140,13 @@ def compared(
     labels = range(1, len(classes) + 1)
     for scan in scans:
         sample = scan.load()
-        volume, order = turned(sample, modalities)
-        scaled = model.config.scaling.apply(np.ascontiguousarray(volume))
+        scaled, present, order = scaled_volume(sample, modalities, model.config.scaling)
         truth = classes_of(
             order.turned(np.asarray(mri.load_labels(sample).dataobj)), classes
         )
         for name, predict in predictors.items():
-            scores[name].append(dice(predict(scaled), truth, labels=labels))
+            found = predict(scaled, present)
+            scores[name].append(dice(found, truth, labels=labels))
     patients = [scan.subject for scan in scans]
     rows = []
     for name, values in scores.items():

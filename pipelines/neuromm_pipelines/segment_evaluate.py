@@ -100,7 +100,8 @@ def run(config: EvaluateConfig) -> int:
         write_segment_summary(config.output_dir)
         _write_means(config, done)
     logger.info("took %.0f s", time.monotonic() - started)
-    print(f"neuromm segment: {summary(ended)}")
+    of_scans = [outcome for outcome in ended if not outcome.name.endswith(" report")]
+    print(f"neuromm segment: {summary(of_scans)}")
     return exit_code(ended)
 
 
@@ -129,6 +130,13 @@ def _scans(config: EvaluateConfig) -> list[Scan]:
         for scan in scans
         if scan.has_labels and regions_path(config.output_dir, scan).is_file()
     ]
+    left = [scan.name for scan in scans if scan not in kept]
+    if kept and left:
+        print(
+            f"neuromm segment: {len(left)} scans have no labels or no prediction, and "
+            f"do not count: {', '.join(left[:10])}{' …' if len(left) > 10 else ''}",
+            file=sys.stderr,
+        )
     if not kept:
         n_labelled = sum(scan.has_labels for scan in scans)
         raise InputMissingError(
@@ -238,7 +246,8 @@ def _write_means(config: EvaluateConfig, scans: list[Scan]) -> None:
     ]
     table = pd.DataFrame(rows).reindex(columns=list(_SHOWN)).astype(float)
     patients = [scan.subject for scan in scans]
-    means = table.groupby(patients).mean().mean()
+    by_patient = table.groupby(patients).mean()
+    means, counts = by_patient.mean(), by_patient.notna().sum()
     told = {}
     n_patients = len(set(patients))
     print(f"neuromm segment: {len(scans)} scans of {n_patients} patients, mean [95 %]")
@@ -248,8 +257,11 @@ def _write_means(config: EvaluateConfig, scans: list[Scan]) -> None:
             key: None if np.isnan(value) else round(float(value), 6)
             for key, value in (("mean", means[name]), ("low", low), ("high", high))
         }
+        told[name]["n_patients"] = int(counts[name])
+        # A scan without any disc has no distances: the worst ones must not vanish.
+        few = "" if counts[name] == n_patients else f"  of {counts[name]} patients"
         words = name.replace("_mm", " (mm)").replace("_", " ")
-        print(f"  {words:<36} {means[name]:7.3f}  [{low:.3f}, {high:.3f}]")
+        print(f"  {words:<36} {means[name]:7.3f}  [{low:.3f}, {high:.3f}]{few}")
     write_json(
         config.output_dir / "evaluation.json",
         {

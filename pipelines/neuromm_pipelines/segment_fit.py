@@ -91,8 +91,9 @@ def run(config: FitConfig) -> int:
     """
     import torch
 
+    from neuromm.io import mri
     from neuromm_pipelines.devices import chosen_device
-    from neuromm_pipelines.segment_slices import written_slices
+    from neuromm_pipelines.segment_slices import check_scan, written_slices
 
     _check(config)
     _, cuda = chosen_device(config.device, "torch")
@@ -117,6 +118,9 @@ def run(config: FitConfig) -> int:
         )
     classes = parsed_classes(config.classes, layout)
     training, test = _parts(scans, config)
+    for scan in test:  # rather now than after the training
+        check_scan(scan, modalities, may_lack=config.modality_dropout > 0)
+        mri.load_labels(scan.load())
     from neuromm.models import IVDNet, IVDNetConfig
 
     network = IVDNetConfig(
@@ -150,7 +154,12 @@ def run(config: FitConfig) -> int:
     model.save_pretrained(config.model_dir)
     held = {patients[row] for row in result.validation}
     _write_settings(config, modalities, classes, slices, training, test, held)
-    scored = f"Dice {result.best_score:.3f} on {len(held)} patients within the training"
+    scored = "the last one, as one patient leaves none to choose by"
+    if held:
+        scored = (
+            f"with Dice {result.best_score:.3f} on {len(held)} patients within the "
+            "training"
+        )
     print(f"neuromm segment fit: epoch {result.best_epoch} is kept, {scored}")
     if test:
         _compare(config, model, slices, patients, task, test, modalities, classes)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -200,7 +201,7 @@ class _Worker:
         try:
             found = self._found(np.ascontiguousarray(volume), available)
         except DataError as error:
-            raise DataError(str(error), scan.files[0]) from error
+            raise DataError(str(error), self._file_of(error, scan)) from error
         classes = order.back(found.labels)
         disc = self.settings.disc
         probabilities = order.back(found.probabilities)
@@ -240,6 +241,13 @@ class _Worker:
         )
         return "done"
 
+    def _file_of(self, error: DataError, scan: Scan) -> Path:
+        """The image that an error is about: modalities are numbered in it."""
+        told = re.search(r"modality (\d+) \(from 0\)", str(error))
+        if told is None or len(scan.files) < len(self.settings.modalities):
+            return scan.files[0]
+        return scan.file_of(self.settings.modalities[int(told[1])])
+
     def _found(self, volume: Any, available: Sequence[bool]) -> Any:
         from neuromm.models import predict_with_uncertainty
 
@@ -275,7 +283,8 @@ class _Worker:
         lacking = [m for m in self.settings.modalities if m not in scan.modalities]
         if lacking and not self.settings.may_lack:
             raise InputMissingError(
-                f"has no {', '.join(lacking)}, and the network was trained with all of "
+                f"has no {', '.join(lacking)} (it has {', '.join(scan.modalities)}, in "
+                f"{scan.files[0].parent}), and the network was trained with all of "
                 f"{', '.join(self.settings.modalities)}. Train with --modality-dropout "
                 "to do without"
             )

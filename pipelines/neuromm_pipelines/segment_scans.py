@@ -22,6 +22,7 @@ __all__ = [
     "open_scans",
     "parsed_classes",
     "persons_of",
+    "scaled_volume",
     "turned",
 ]
 
@@ -67,6 +68,11 @@ class Scan:
         """What is read for it, labels not among them."""
         own: Mapping[str, Path] = self.study.table["files"].iloc[self.row]
         return list(own.values())
+
+    def file_of(self, modality: str) -> Path:
+        """File, or DICOM folder, of a modality that it has."""
+        own: Mapping[str, Path] = self.study.table["files"].iloc[self.row]
+        return own[modality]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -200,6 +206,20 @@ def turned(sample: Sample, modalities: Sequence[str]) -> tuple[Any, SagittalOrde
     for name, values in zip(present, held, strict=True):
         volume[list(modalities).index(name)] = values
     return order.turned(volume), order
+
+
+def scaled_volume(
+    sample: Sample, modalities: Sequence[str], scaling: Any
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], SagittalOrder]:
+    """Scaled intensities as `turned`, which modalities there are, and the order.
+
+    What is missing is 0, whatever the scaling makes of 0.
+    """
+    volume, order = turned(sample, modalities)
+    present = np.array([name in sample.data for name in modalities])
+    scaled = np.zeros(volume.shape, dtype=np.float32)
+    scaled[present] = scaling.apply(np.ascontiguousarray(volume[present]))
+    return scaled, present, order
 
 
 def persons_of(path: Path) -> dict[str, str]:

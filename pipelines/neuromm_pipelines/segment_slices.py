@@ -14,9 +14,14 @@ from neuromm.core import DataError, InputMissingError, OutputError
 from neuromm.io import mri
 from neuromm.models import IVDNetConfig
 from neuromm.prepare import SagittalOrder
-from neuromm_pipelines.segment_scans import Scan, Values, classes_of, turned
+from neuromm_pipelines.segment_scans import (
+    Scan,
+    Values,
+    classes_of,
+    scaled_volume,
+)
 
-__all__ = ["Slices", "written_slices"]
+__all__ = ["Slices", "check_scan", "written_slices"]
 
 _MULTIPLE = 16
 _UNLABELLED = -1
@@ -79,7 +84,7 @@ def written_slices(
     """
     shapes = []
     for scan in scans:
-        _check(scan, modalities, may_lack=may_lack)
+        check_scan(scan, modalities, may_lack=may_lack)
         image = next(iter(scan.load().data.values()))
         axes = SagittalOrder(image.affine).axes
         shapes.append(tuple(image.shape[axis] for axis in axes))
@@ -96,7 +101,7 @@ def written_slices(
     available, which, spacings, done = [], [], [], 0
     for number, scan in enumerate(scans):
         sample = scan.load()
-        volume, order = turned(sample, modalities)
+        scaled, present, order = scaled_volume(sample, modalities, config.scaling)
         truth = classes_of(
             order.turned(np.asarray(mri.load_labels(sample).dataobj)), classes
         )
@@ -106,9 +111,6 @@ def written_slices(
                 f"{', '.join(classes)}. Does --classes name the values of the masks?",
                 sample.companions.get("labels"),
             )
-        present = np.array([name in sample.data for name in modalities])
-        scaled = np.zeros(volume.shape, dtype=np.float32)
-        scaled[present] = config.scaling.apply(np.ascontiguousarray(volume[present]))
         parts = list(scaled.swapaxes(0, 1)) if is_flat else [scaled]
         masks = list(truth) if is_flat else [truth]
         for part, mask in zip(parts, masks, strict=True):
@@ -126,7 +128,8 @@ def written_slices(
     )
 
 
-def _check(scan: Scan, modalities: Sequence[str], *, may_lack: bool) -> None:
+def check_scan(scan: Scan, modalities: Sequence[str], *, may_lack: bool) -> None:
+    """Refuse a scan without labels, or without a modality that it may not lack."""
     if not scan.has_labels:
         raise InputMissingError(
             f"{scan.name}: has no labels to train on. Leave it out with "

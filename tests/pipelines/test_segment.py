@@ -132,7 +132,7 @@ def test_one_bad_scan_does_not_stop_the_others(model, data, neuromm, tmp_path):
     ("file", "change", "message"),
     [
         # Raw intensities where scaled ones were trained on: the released code's error.
-        ("01_fat.nii", lambda v: (v * 0 + 7).astype(np.int16), "fat"),
+        ("01_wat.nii", lambda v: (v * 0 + 7).astype(np.int16), "01_wat.nii"),
         ("01_wat.nii", lambda v: np.stack([v, v], axis=-1), "4-D"),
         ("01_wat.nii", lambda v: v[:, :, :-1], "grid"),
         ("01_opp.nii", lambda v: np.where(v > 500, np.nan, v).astype("f4"), "nan"),
@@ -148,6 +148,20 @@ def test_an_image_that_cannot_be_used_is_named(
     assert "sub-01" in ran.err
     assert message in ran.err
     assert not (tmp_path / "out" / "sub-01").exists()
+
+
+def test_what_is_not_compared_is_said(model, data, neuromm, tmp_path):
+    out = tmp_path / "out"
+    assert neuromm("segment", "predict", data, out, "--model", model).code == 0
+    (data / "02" / "02_Labels.nii").unlink()
+    scored = neuromm("segment", "evaluate", data, out)
+    assert scored.code == 0
+    assert "1 scans have no labels or no prediction" in scored.err
+    assert "sub-02" in scored.err
+    assert "1 done, 0 skipped, 0 failed" in scored.out
+    left_out = neuromm("segment", "fit", data, tmp_path / "model", "--folds", "2",
+                       "--width", "2", "--epochs", "1")  # fmt: skip
+    assert (left_out.code, "more patients than 2" in left_out.err) == (2, True)
 
 
 def test_labels_that_are_not_there_or_empty_are_named(data, neuromm, tmp_path):
