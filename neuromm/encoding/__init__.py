@@ -4,8 +4,9 @@
 the conventions of scikit-learn.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from neuromm.encoding.banded_ridge import BandedRidgeCV
@@ -164,14 +165,4 @@ _HOMES = {
     "winner_counts": "neuromm.encoding.group_comparisons",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -4,8 +4,9 @@ Each loss is a function of unnormalised rows and a module that holds its setting
 if asked, learns its temperature.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from neuromm.losses.anchored import AnchoredContrastive, anchored_contrastive
@@ -82,14 +83,4 @@ _HOMES = {
     "soft_contrastive": "neuromm.losses.soft_targets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """The published models, each from its paper: settings, a named output and a card."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from neuromm.models.card import ModelCard
@@ -44,14 +45,4 @@ _HOMES = {
     "score_discs": "neuromm.models.disc_scores",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """Samples become aligned rows: responses, designs, and the spaces they lie in."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
 
 # Light, and read at once: these functions share their names with their modules, which
 # would otherwise take their place here as soon as anybody imports the module.
@@ -76,13 +77,4 @@ _MODULES = {
     "volume_means": "hemodynamics",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

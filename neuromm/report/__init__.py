@@ -3,8 +3,9 @@
 Everything is loaded on first use, so that the command line starts without matplotlib.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from neuromm.report.dataset import bids_uri, prepare_output
@@ -59,12 +60,4 @@ _HOME = {
     "write_unit": "derivatives",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

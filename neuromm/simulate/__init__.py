@@ -1,6 +1,23 @@
 """Data sets with planted truth: what an analysis must find is known beforehand."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from neuromm.simulate.bids_dataset import BidsTruth, make_bids_dataset
+    from neuromm.simulate.brain_treebank import TreebankTruth, make_brain_treebank
+    from neuromm.simulate.dixon_spine import (
+        DIXON_TISSUES,
+        DixonSpine,
+        make_dixon_spines,
+    )
+    from neuromm.simulate.encoding_dataset import EncodingDataset, make_encoding_dataset
+    from neuromm.simulate.image_datasets import ImageTruth, make_bold5000, make_pereira
+    from neuromm.simulate.integration_dataset import (
+        IntegrationDataset,
+        make_integration_dataset,
+    )
 
 __all__ = [
     "DIXON_TISSUES",
@@ -36,14 +53,4 @@ _HOMES = {
     "make_pereira": "image_datasets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """A plain training loop that all models share, with runs that survive a kill."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuromm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from neuromm.training.evaluation import evaluate
@@ -38,14 +39,4 @@ _HOMES = {
     "fit": "neuromm.training.fitting",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
