@@ -1,7 +1,7 @@
 """What a network saw of a section: vectors of each spot, of its surroundings, of all.
 
-One type passes between those who make such vectors (`neuromm.features`), those who plant
-them (`neuromm.simulate`) and the models that read them (`neuromm.models`).
+One type passes between those who make such vectors (`neuromm.features`), those who
+plant them (`neuromm.simulate`) and the models that read them (`neuromm.models`).
 
 References
 ----------
@@ -32,7 +32,8 @@ class SpotFeatures:
     section : str
         Name of the section, for messages and tables.
     spots : array of shape (n_spots,), str
-        Names of the spots, as `adata.obs_names`: features and counts are paired by them.
+        Names of the spots, as `adata.obs_names`: counts are paired with features by
+        them.
     target : float array of shape (n_spots, n_tokens, n_features)
         Tokens of the patch of each spot; one token where the encoder gives a vector.
     neighbors : float array of shape (n_spots, n_tiles, n_features)
@@ -73,8 +74,8 @@ class SpotFeatures:
         for name, (values, n_dims) in shapes.items():
             if values.ndim != n_dims or len(values) != n_spots:
                 raise DataError(
-                    f"{self.section}: {name} must have {n_dims} axes and a row for each "
-                    f"of {n_spots} spots, got the shape {values.shape}"
+                    f"{self.section}: {name} must have {n_dims} axes and a row for "
+                    f"each of {n_spots} spots, got the shape {values.shape}"
                 )
         self._check_tiles()
         self._check_names()
@@ -84,28 +85,26 @@ class SpotFeatures:
         side = round(n_tiles**0.5)
         if side * side != n_tiles or side % 2 == 0:
             raise DataError(
-                f"{self.section}: neighbors must hold the tiles of a square with a middle "
-                f"(1, 9, 25, ...), got {n_tiles}"
+                f"{self.section}: neighbors must hold the tiles of a square with a "
+                f"middle (1, 9, 25, ...), got {n_tiles}"
             )
         if self.neighbor_mask.shape[1] != n_tiles:
             raise DataError(
-                f"{self.section}: neighbor_mask must have a column for each of {n_tiles} "
-                f"tiles, got {self.neighbor_mask.shape[1]}"
+                f"{self.section}: neighbor_mask must have a column for each of "
+                f"{n_tiles} tiles, got {self.neighbor_mask.shape[1]}"
             )
         if not self.neighbor_mask[:, n_tiles // 2].all():
             raise DataError(
-                f"{self.section}: neighbor_mask hides a spot's own tile: is a spot outside "
-                "of the slide, or are the tiles not in order of rows?"
+                f"{self.section}: neighbor_mask hides a spot's own tile: is a spot "
+                "outside of the slide, or are the tiles not in order of rows?"
             )
 
     def _check_names(self) -> None:
         for name, rows in {"spots": self.spots[:, None], "grid": self.grid}.items():
             distinct: set[Hashable] = {tuple(row) for row in rows.tolist()}
             if len(distinct) != len(rows):
-                raise DataError(
-                    f"{self.section}: two spots have the same "
-                    f"{'name' if name == 'spots' else 'place in the array (row, column)'}"
-                )
+                what = "name" if name == "spots" else "place in the array (row, column)"
+                raise DataError(f"{self.section}: two spots have the same {what}")
 
     @property
     def n_spots(self) -> int:
