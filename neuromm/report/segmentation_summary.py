@@ -4,7 +4,7 @@ Built from the files that `write_segmentation` wrote. A row is a scan; means and
 standard deviations are over scans, as the challenges on discs report them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,25 @@ def scan_scores(scans: Sequence[Scan]) -> pd.DataFrame:
             rows.append(
                 {
                     "subject": f"sub-{scan.entities['subject']}",
-                    "scan": scan.path.name.partition("_space-")[0],
+                    "scan": _name(scan),
                     **{k: np.nan if v is None else v for k, v in values.items()},
                 }
             )
     return pd.DataFrame(rows, columns=["subject", "scan", *SCORES, *_COUNTS])
 
 
-def write_segment_summary(root: str | Path) -> Path:
-    """Write ``segmentation.html`` and ``segmentation.tsv`` from all scans of a folder.
+def write_segment_summary(
+    root: str | Path, *, only: Collection[str] | None = None
+) -> Path:
+    """Write ``segmentation.html`` and ``segmentation.tsv`` from scans of a folder.
 
     Parameters
     ----------
     root : path-like
         Output folder of `neuromm segment`.
+    only : collection of str, optional
+        Names of the scans that count, such as ``sub-01_ses-a``; all that have a
+        reference if left out.
 
     Returns
     -------
@@ -86,6 +91,7 @@ def write_segment_summary(root: str | Path) -> Path:
         for subject in subjects
         if any(Path(root, subject).rglob("*_desc-disc_regions.tsv"))
         for scan in read_scans(root, subject)
+        if only is None or _name(scan) in only
     ]
     table = scan_scores(scans)
     if table.empty:
@@ -135,9 +141,7 @@ def scores_by_disc(scans: Sequence[Scan], *, mark: str = "") -> Drawing:
         Its table holds a row a disc: ``scan``, ``label``, ``dice``, ``distance_mm``.
     """
     parts = [
-        scan.scores[["label", "dice", "distance_mm"]].assign(
-            scan=scan.path.name.partition("_space-")[0]
-        )
+        scan.scores[["label", "dice", "distance_mm"]].assign(scan=_name(scan))
         for scan in scans
         if scan.scores is not None
     ]
@@ -183,6 +187,11 @@ def _dots(axes: Any, table: pd.DataFrame, column: str) -> None:
         axes.hlines(
             np.median(values), place - 0.3, place + 0.3, color="#333333", lw=1.4
         )
+
+
+def _name(scan: Scan) -> str:
+    """File name of a scan without what all share."""
+    return scan.path.name.partition("_space-")[0]
 
 
 def _row(scan: Scan, values: dict[Any, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from neuromm_pipelines.command_line import start_logging
-from neuromm_pipelines.segment_flags import build_parser
+from neuromm_pipelines.segment_flags import build_parser, settings_of
 
 __all__ = ["build_parser", "main"]
 
@@ -21,6 +21,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     start_logging(args.verbose)
     module = importlib.import_module(f"neuromm_pipelines.segment_{args.job}")
-    config = module.config_of(args, "neuromm segment " + " ".join(arguments))
+    config = settings_of(module.Config, args, "neuromm segment " + " ".join(arguments))
     code: int = module.run(config)
     return code

@@ -1,6 +1,5 @@
 """``neuromm segment evaluate``: discs that were found against a reference."""
 
-import argparse
 import logging
 import sys
 import time
@@ -19,7 +18,7 @@ from neuromm_pipelines.segment_predict import regions_path, written_reports
 from neuromm_pipelines.segment_scans import Scan, classes_of, open_scans
 from neuromm_pipelines.segment_settings import read_settings
 
-__all__ = ["EvaluateConfig", "config_of", "run"]
+__all__ = ["Config", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ _SHOWN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class Config:
     """What ``neuromm segment evaluate`` was asked to do."""
 
     data: Path
@@ -50,17 +49,7 @@ class EvaluateConfig:
     command_line: str = field(default="", compare=False)
 
 
-def config_of(args: argparse.Namespace, command_line: str) -> EvaluateConfig:
-    """Settings of a parsed command line."""
-    given = dict(vars(args))
-    for name in ("job", "verbose"):
-        given.pop(name)
-    if given["participant_label"] is not None:
-        given["participant_label"] = tuple(given["participant_label"])
-    return EvaluateConfig(**given, command_line=command_line)
-
-
-def run(config: EvaluateConfig) -> int:
+def run(config: Config) -> int:
     """Score every scan that has a prediction and a reference.
 
     Returns
@@ -97,7 +86,7 @@ def run(config: EvaluateConfig) -> int:
         scan for scan, one in zip(scans, ended, strict=False) if one.status == "done"
     ]
     if done:
-        write_segment_summary(config.output_dir)
+        write_segment_summary(config.output_dir, only={scan.name for scan in done})
         _write_means(config, done)
     logger.info("took %.0f s", time.monotonic() - started)
     of_scans = [outcome for outcome in ended if not outcome.name.endswith(" report")]
@@ -105,7 +94,7 @@ def run(config: EvaluateConfig) -> int:
     return exit_code(ended)
 
 
-def _scans(config: EvaluateConfig) -> list[Scan]:
+def _scans(config: Config) -> list[Scan]:
     """Scans with a prediction and labels, of patients that count."""
     predicted = sorted(config.output_dir.rglob("*_desc-disc_regions.json"))
     if not predicted:
@@ -147,7 +136,7 @@ def _scans(config: EvaluateConfig) -> list[Scan]:
     return kept
 
 
-def _scored(scan: Scan, config: EvaluateConfig) -> Status:
+def _scored(scan: Scan, config: Config) -> Status:
     """Write the scan again, with its reference beside it."""
     from neuromm.io import mri
     from neuromm.models import disc_regions
@@ -236,7 +225,7 @@ def _image(path: str) -> Any:
     return mri.load(path).data
 
 
-def _write_means(config: EvaluateConfig, scans: list[Scan]) -> None:
+def _write_means(config: Config, scans: list[Scan]) -> None:
     """Mean of each measure over patients with its interval: printed, and as JSON."""
     from neuromm.metrics import bootstrap_interval
 

@@ -1,6 +1,5 @@
 """``neuromm segment fit``: train IVD-Net on labelled scans, and baselines beside it."""
 
-import argparse
 import logging
 import shutil
 import sys
@@ -21,17 +20,19 @@ from neuromm_pipelines.segment_scans import (
     parsed_classes,
 )
 
-__all__ = ["FitConfig", "config_of", "run"]
+__all__ = ["Config", "run"]
 
 logger = logging.getLogger(__name__)
 
 _VALIDATION = 0.2
 # Weights of the loss for rare classes, if none are given: not above this.
 _HEAVIEST = 8.0
+_TURN = 0.15  # rad, about 9 degrees to either side
+_SHIFT = 0.06  # of the side of a slice
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class Config:
     """What ``neuromm segment fit`` was asked to do."""
 
     data: Path
@@ -53,7 +54,7 @@ class FitConfig:
     class_weights: tuple[float, ...] | None = None
     modality_dropout: float = 0.0
     flips: bool = False
-    augmentation: bool = True
+    no_augmentation: bool = False
     folds: int | None = None
     fold: int = 0
     baseline: tuple[str, ...] = ()
@@ -63,21 +64,7 @@ class FitConfig:
     command_line: str = field(default="", compare=False)
 
 
-def config_of(args: argparse.Namespace, command_line: str) -> FitConfig:
-    """Settings of a parsed command line."""
-    given = dict(vars(args))
-    for name in ("job", "verbose", "debug"):
-        given.pop(name)
-    given["augmentation"] = not given.pop("no_augmentation")
-    listed = ("modalities", "classes", "participant_label", "class_weights", "baseline")
-    for name in listed:
-        given[name] = None if given[name] is None else tuple(given[name])
-    if given["dimension"] not in (2, 3):
-        raise UsageError(f"--dimension takes 2 or 3, got {given['dimension']}")
-    return FitConfig(**given, command_line=command_line)
-
-
-def run(config: FitConfig) -> int:
+def run(config: Config) -> int:
     """Train, write the model folder, and print what it scores.
 
     Returns
@@ -91,15 +78,59 @@ def run(config: FitConfig) -> int:
     """
     import torch
 
-    from neuromm.io import mri
     from neuromm_pipelines.devices import chosen_device
-    from neuromm_pipelines.segment_slices import check_scan, written_slices
+    from neuromm_pipelines.segment_slices import written_slices
 
     _check(config)
     _, cuda = chosen_device(config.device, "torch")
-    device = torch.device(cuda or "cpu")
     if config.nthreads:
         torch.set_num_threads(config.nthreads)
+    data = _data(config)
+    model = _model(config, data).to(cuda or "cpu")
+    work = config.model_dir / "work"
+    slices = written_slices(
+        data.training,
+        data.modalities,
+        data.classes,
+        model.config,
+        work,
+        may_lack=config.modality_dropout > 0,
+    )
+    patients = [data.training[number].subject for number in slices.scan]
+    task = _task(config, slices, len(data.classes) + 1)
+    result = _trained(model, slices, patients, task, config, "training")
+    model.save_pretrained(config.model_dir)
+    held = {patients[row] for row in result.validation}
+    _write_settings(config, data, slices, held)
+    scored = "the last one, as one patient leaves none to choose by"
+    if held:
+        scored = (
+            f"with Dice {result.best_score:.3f} on {len(held)} patients within the "
+            "training"
+        )
+    print(f"neuromm segment fit: epoch {result.best_epoch} is kept, {scored}")
+    if data.test:
+        _compare(config, model, slices, patients, task, data)
+    shutil.rmtree(work, ignore_errors=True)
+    print(f"neuromm segment fit: wrote {config.model_dir}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Scans of both parts, and what is read of them."""
+
+    training: list[Scan]
+    test: list[Scan]
+    modalities: tuple[str, ...]
+    classes: Mapping[str, Values]
+
+
+def _data(config: Config) -> _Data:
+    """Scans to train on and to test on, those of the test checked now."""
+    from neuromm.io import mri
+    from neuromm_pipelines.segment_slices import check_scan
+
     scans, modalities, layout = open_scans(
         config.data,
         layout=config.layout,
@@ -116,59 +147,42 @@ def run(config: FitConfig) -> int:
             "person on both sides",
             config.data,
         )
-    classes = parsed_classes(config.classes, layout)
     training, test = _parts(scans, config)
     for scan in test:  # rather now than after the training
         check_scan(scan, modalities, may_lack=config.modality_dropout > 0)
         mri.load_labels(scan.load())
+    return _Data(training, test, modalities, parsed_classes(config.classes, layout))
+
+
+def _model(config: Config, data: _Data) -> Any:
+    """The network before its training, and a line about its size."""
+    import torch
+
     from neuromm.models import IVDNet, IVDNetConfig
 
-    network = IVDNetConfig(
-        n_modalities=len(modalities),
-        n_classes=len(classes) + 1,
-        width=config.width,
-        spatial_dims=config.dimension,
-        fusion=config.fusion,
-        dropout=config.dropout,
-    )
     torch.manual_seed(config.seed)
-    model = IVDNet(network).to(device)
+    model = IVDNet(
+        IVDNetConfig(
+            n_modalities=len(data.modalities),
+            n_classes=len(data.classes) + 1,
+            width=config.width,
+            spatial_dims=config.dimension,
+            fusion=config.fusion,
+            dropout=config.dropout,
+        )
+    )
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
-        f"neuromm segment fit: {len(training)} scans of "
-        f"{len({scan.subject for scan in training})} patients, "
-        f"{', '.join(modalities)}; {n_parameters:,} parameters"
+        f"neuromm segment fit: {len(data.training)} scans of "
+        f"{len({scan.subject for scan in data.training})} patients, "
+        f"{', '.join(data.modalities)}; {n_parameters:,} parameters"
     )
-    work = config.model_dir / "work"
-    slices = written_slices(
-        training,
-        modalities,
-        classes,
-        network,
-        work,
-        may_lack=config.modality_dropout > 0,
-    )
-    patients = [training[number].subject for number in slices.scan]
-    task = _task(config, slices, len(classes) + 1)
-    result = _trained(model, slices, patients, task, config, "training")
-    model.save_pretrained(config.model_dir)
-    held = {patients[row] for row in result.validation}
-    _write_settings(config, modalities, classes, slices, training, test, held)
-    scored = "the last one, as one patient leaves none to choose by"
-    if held:
-        scored = (
-            f"with Dice {result.best_score:.3f} on {len(held)} patients within the "
-            "training"
-        )
-    print(f"neuromm segment fit: epoch {result.best_epoch} is kept, {scored}")
-    if test:
-        _compare(config, model, slices, patients, task, test, modalities, classes)
-    shutil.rmtree(work, ignore_errors=True)
-    print(f"neuromm segment fit: wrote {config.model_dir}")
-    return 0
+    return model
 
 
-def _check(config: FitConfig) -> None:
+def _check(config: Config) -> None:
+    if config.dimension not in (2, 3):
+        raise UsageError(f"--dimension takes 2 or 3, got {config.dimension}")
     if config.folds is not None and not 0 <= config.fold < config.folds:
         raise UsageError(
             f"--fold takes 0 to {config.folds - 1} of --folds {config.folds}, got "
@@ -182,7 +196,7 @@ def _check(config: FitConfig) -> None:
         )
 
 
-def _parts(scans: Sequence[Scan], config: FitConfig) -> tuple[list[Scan], list[Scan]]:
+def _parts(scans: Sequence[Scan], config: Config) -> tuple[list[Scan], list[Scan]]:
     """Training and test scans; a patient is in one of them."""
     names = sorted({scan.subject for scan in scans})
     if config.folds is None:
@@ -197,7 +211,7 @@ def _parts(scans: Sequence[Scan], config: FitConfig) -> tuple[list[Scan], list[S
     return training, [scan for scan in scans if scan.subject in held]
 
 
-def _task(config: FitConfig, slices: Any, n_classes: int) -> Any:
+def _task(config: Config, slices: Any, n_classes: int) -> Any:
     from neuromm.training import SegmentationTask
 
     weights = config.class_weights
@@ -220,7 +234,7 @@ def _trained(
     slices: Any,
     patients: Sequence[str],
     task: Any,
-    config: FitConfig,
+    config: Config,
     folder: str,
 ) -> Any:
     """Train one network, with a bar; a run that was stopped goes on."""
@@ -250,17 +264,17 @@ def _trained(
             training,
             task=task,
             groups=list(patients),
-            augmentations=_augmentations(config),
+            augmentations=_augmentations(config, slices.labels.shape[1:]),
             folder=config.model_dir / folder,
             progress=told,
         )
 
 
-def _augmentations(config: FitConfig) -> list[Any]:
+def _augmentations(config: Config, sides: tuple[int, ...]) -> list[Any]:
     from neuromm.training import ModalityDropout, MonaiAugmentation
 
     found: list[Any] = []
-    transforms = _transforms(config)
+    transforms = _transforms(config, sides)
     if transforms:
         from monai.transforms import Compose
 
@@ -270,51 +284,47 @@ def _augmentations(config: FitConfig) -> list[Any]:
     return found
 
 
-def _transforms(config: FitConfig) -> list[Any]:
+def _transforms(config: Config, sides: tuple[int, ...]) -> list[Any]:
+    """Random changes of samples of so many pixels along each side."""
     from monai.transforms import RandAffined, RandFlipd, RandScaleIntensityd
 
     keys = ["images", "labels"]
     found: list[Any] = []
-    if config.augmentation:
-        # Turned within the sagittal plane; in 3-D that is about the first axis.
-        turns = (0.15,) if config.dimension == 2 else (0.15, 0.0, 0.0)
+    if not config.no_augmentation:
+        # Within the sagittal plane; in 3-D the first axis runs across the slices.
+        turns = (_TURN,) if len(sides) == 2 else (_TURN, 0.0, 0.0)
+        shifts = [_SHIFT * side for side in sides]
+        if len(sides) == 3:
+            shifts[0] = 0.0
         found += [
             RandAffined(
                 keys,
                 prob=0.8,
                 rotate_range=turns,
                 scale_range=0.12,
-                translate_range=8,
+                translate_range=shifts,
                 mode=("bilinear", "nearest"),
                 padding_mode="border",
             ),
             RandScaleIntensityd(["images"], factors=0.2, prob=0.5),
         ]
     if config.flips:
-        last = (0, 1) if config.dimension == 2 else (1, 2)
+        last = (0, 1) if len(sides) == 2 else (1, 2)
         found += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in last]
     return found
 
 
-def _write_settings(
-    config: FitConfig,
-    modalities: Sequence[str],
-    classes: Mapping[str, Values],
-    slices: Any,
-    training: Sequence[Scan],
-    test: Sequence[Scan],
-    held: set[str],
-) -> None:
+def _write_settings(config: Config, data: _Data, slices: Any, held: set[str]) -> None:
     from neuromm_pipelines.segment_settings import SegmentSettings
 
     across, up = np.median(slices.spacing_mm, axis=0)
-    part = {scan.subject: "test" for scan in test}
-    for scan in training:
+    part = {scan.subject: "test" for scan in data.test}
+    for scan in data.training:
         part[scan.subject] = "validation" if scan.subject in held else "training"
     SegmentSettings(
-        modalities=tuple(modalities),
+        modalities=data.modalities,
         classes={
-            name: [list(pair) for pair in pairs] for name, pairs in classes.items()
+            name: [list(pair) for pair in pairs] for name, pairs in data.classes.items()
         },
         may_lack=config.modality_dropout > 0,
         flips=config.flips,
@@ -340,14 +350,12 @@ def _notice(data: Path) -> str:
 
 
 def _compare(
-    config: FitConfig,
+    config: Config,
     model: Any,
     slices: Any,
     patients: Sequence[str],
     task: Any,
-    test: Sequence[Scan],
-    modalities: Sequence[str],
-    classes: Mapping[str, Values],
+    data: _Data,
 ) -> None:
     """Dice of the network and its baselines on the patients of the fold."""
     from neuromm_pipelines import segment_baselines
@@ -359,11 +367,13 @@ def _compare(
         networks["U-Net (MONAI)"] = segment_baselines.of_peer(peer)
     if "logistic" in config.baseline:
         networks["logistic regression"] = segment_baselines.logistic(
-            slices, len(classes) + 1, config.seed
+            slices, len(data.classes) + 1, config.seed
         )
-    table = segment_baselines.compared(networks, test, modalities, classes, model)
+    table = segment_baselines.compared(
+        networks, data.test, data.modalities, data.classes, model
+    )
     _write_table(config.model_dir / "comparison.tsv", table)
-    n_patients = len({scan.subject for scan in test})
+    n_patients = len({scan.subject for scan in data.test})
     print(f"neuromm segment fit: Dice on {n_patients} patients left out", flush=True)
     print(table.to_string(index=False, float_format="%.3f"), file=sys.stdout)
 

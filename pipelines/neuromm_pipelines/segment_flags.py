@@ -1,11 +1,16 @@
 """Flags of ``neuromm segment``."""
 
 import argparse
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from neuromm_pipelines.command_line import RESEARCH_USE, QuietAliases, add_flag
 
-__all__ = ["LAYOUTS", "build_parser"]
+__all__ = ["LAYOUTS", "build_parser", "settings_of"]
+
+Config = TypeVar("Config")
 
 LAYOUTS = ("auto", "bids", "ivdm3seg", "spider", "files")
 _LAYOUTS_TEXT = """\
@@ -41,6 +46,20 @@ def build_parser() -> argparse.ArgumentParser:
         build(job)
         _common(job)
     return parser
+
+
+def settings_of(
+    config_type: type[Config], args: argparse.Namespace, command_line: str
+) -> Config:
+    """Settings of a job from its parsed command line; lists become tuples."""
+    known = {field.name for field in fields(config_type)}  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(args).items()
+        if name in known
+    }
+    make: Callable[..., Config] = config_type
+    return make(**given, command_line=command_line)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """``neuromm segment predict``: the discs of scans, as BIDS derivatives and reports."""
 
-import argparse
 import logging
 import re
 import sys
@@ -26,7 +25,7 @@ from neuromm_pipelines.outcomes import (
 from neuromm_pipelines.segment_scans import Scan, open_scans, turned
 from neuromm_pipelines.segment_settings import SegmentSettings, read_settings
 
-__all__ = ["PredictConfig", "config_of", "regions_path", "run", "written_reports"]
+__all__ = ["Config", "regions_path", "run", "written_reports"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ _OTHER_SPACING = 1.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class Config:
     """What ``neuromm segment predict`` was asked to do."""
 
     data: Path
@@ -56,17 +55,7 @@ class PredictConfig:
     command_line: str = field(default="", compare=False)
 
 
-def config_of(args: argparse.Namespace, command_line: str) -> PredictConfig:
-    """Settings of a parsed command line."""
-    given = dict(vars(args))
-    for name in ("job", "verbose"):
-        given.pop(name)
-    if given["participant_label"] is not None:
-        given["participant_label"] = tuple(given["participant_label"])
-    return PredictConfig(**given, command_line=command_line)
-
-
-def run(config: PredictConfig) -> int:
+def run(config: Config) -> int:
     """Find the discs of every scan; one that fails does not stop the others.
 
     Returns
@@ -168,7 +157,7 @@ def written_reports(output_dir: Path, ended: Sequence[Outcome]) -> list[Outcome]
 class _Worker:
     """Finds the discs of one scan."""
 
-    config: PredictConfig
+    config: Config
     settings: SegmentSettings
     model: Any
     device: str
@@ -315,7 +304,7 @@ class _Worker:
         return found
 
 
-def _check_looks(config: PredictConfig, settings: SegmentSettings, model: Any) -> None:
+def _check_looks(config: Config, settings: SegmentSettings, model: Any) -> None:
     if config.uncertainty == "flips" and not settings.flips:
         raise UsageError(
             "--uncertainty flips: the network was not trained on slices turned round. "
@@ -328,9 +317,7 @@ def _check_looks(config: PredictConfig, settings: SegmentSettings, model: Any) -
         )
 
 
-def _each(
-    scans: Sequence[Scan], worker: _Worker, config: PredictConfig
-) -> list[Outcome]:
+def _each(scans: Sequence[Scan], worker: _Worker, config: Config) -> list[Outcome]:
     from tqdm import tqdm
 
     ended = []

@@ -104,8 +104,15 @@ def test_discs_lie_where_they_were_planted_and_scores_say_so(
     assert "1 done, 0 skipped" in forced.out
     assert all(path.read_bytes() == content for path, content in first.items())
 
+    # The page of one evaluation holds nothing of one before it.
+    assert neuromm("segment", "evaluate", spines[0], out).code == 0
+    assert len(pd.read_csv(out / "segmentation.tsv", sep="\t")) == 6
     scored = neuromm("segment", "evaluate", spines[0], out, "--split", model)
     assert scored.code == 0, scored.err
+    table = pd.read_csv(out / "segmentation.tsv", sep="\t")
+    split = pd.read_csv(model / "split.tsv", sep="\t", dtype=str)
+    left_out = split.loc[split["part"] == "test", "subject"]
+    assert list(table["subject"]) == [f"sub-{name}" for name in sorted(left_out)]
     assert "2 scans of 2 patients" in scored.out
     means = read_json(out / "evaluation.json")["measures"]
     assert means["dice"]["low"] <= means["dice"]["mean"] <= means["dice"]["high"]
@@ -205,8 +212,9 @@ def test_labels_that_are_not_there_or_empty_are_named(data, neuromm, tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_cure(
-    model, data, neuromm, tmp_path, arguments, code, message
+    model, data, neuromm, tmp_path, monkeypatch, arguments, code, message
 ):
+    monkeypatch.setattr("neuromm_pipelines.devices._has_gpu", lambda *_: False)
     places = {"DATA": data, "MODEL": model}
     own = {"m", "out", "nowhere"}
     given = [
