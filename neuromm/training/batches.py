@@ -30,9 +30,10 @@ def batches_a_pass(n_samples: int, batch_size: int, drop_last: bool) -> int:
     return max(1, whole + (rest > 0 and not drop_last))
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of all that is random within one step."""
-    state = np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of all that is random within one step, in one of several processes."""
+    words = [seed, 2, step, rank] if rank else [seed, 2, step]
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return int(state[0] >> 1)  # torch takes 63 bits
 
 

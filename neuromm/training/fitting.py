@@ -29,6 +29,7 @@ from neuromm.training.batches import (
 )
 from neuromm.training.evaluation import evaluate
 from neuromm.training.inner_split import inner_split
+from neuromm.training.processes import Processes
 from neuromm.training.tasks import Augmentation, Samples, Task
 from neuromm.training.training_config import TrainingConfig
 from neuromm.training.training_folder import RunState, TrainingFolder
@@ -70,6 +71,7 @@ def fit(
     augmentations: Sequence[Augmentation] = (),
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    accelerator: Any = None,
 ) -> FitResult:
     """Train a model in place; it ends with the weights of its best epoch.
 
@@ -92,6 +94,9 @@ def fit(
         settings goes on; a finished one is read.
     progress : callable of (done, total), optional
         Told the step after each step.
+    accelerator : accelerate.Accelerator, optional
+        Of a script that ``accelerate launch`` runs in several processes: a batch is
+        divided among them, the first one scores and writes. Extra ``train``.
 
     Returns
     -------
@@ -100,8 +105,8 @@ def fit(
     Raises
     ------
     UsageError
-        If groups and samples differ in number, the monitored score does not exist, or
-        the folder holds another run.
+        If groups and samples differ in number, the monitored score does not exist,
+        the folder holds another run, or the accelerator has a precision of its own.
     DataError
         If the loss is not finite, or the files of the folder are damaged.
     """
@@ -111,14 +116,18 @@ def fit(
             f"{len(data)} samples"
         )
     train, validation = inner_split(groups, config.validation_fraction, config.seed)
-    run = _Run(model, data, config, task, train, validation, tuple(augmentations))
+    processes = Processes(accelerator)
+    run = _Run(
+        model, data, config, task, train, validation, tuple(augmentations), processes
+    )
     kept = None if folder is None else TrainingFolder(folder, run.settings(groups))
     state = RunState() if kept is None else kept.resume(model, run.optimizer)
     with _own_random_numbers(run.device):
         while not run.is_over(state):
-            run.train_epoch(state, progress)
-            if kept is not None:
+            run.train_epoch(state, progress if processes.is_first else None)
+            if kept is not None and processes.is_first:
                 kept.save(state, model, run.optimizer)
+    processes.wait()
     model.load_state_dict(state.best_weights)
     model.eval()
     score = math.nan if state.best_score is None else state.best_score
@@ -137,7 +146,10 @@ class _Run:
         train: NDArray[np.intp],
         validation: NDArray[np.intp],
         augmentations: tuple[Augmentation, ...],
+        processes: Processes,
     ) -> None:
+        self.processes = processes
+        self.trained = processes.prepared(model)
         self.model, self.data, self.config, self.task = model, data, config, task
         self.train, self.validation = train, validation
         self.augmentations = augmentations
@@ -150,7 +162,9 @@ class _Run:
     def settings(self, groups: Sequence[Any] | NDArray[Any]) -> dict[str, Any]:
         """All that tells this run from another one."""
         labels = "\n".join(str(group) for group in groups)
+        several = self.processes.count
         return {
+            **({"n_processes": several} if several > 1 else {}),
             "training": dataclasses.asdict(self.config),
             "model": _described(getattr(self.model, "config", type(self.model))),
             "task": _described(self.task),
@@ -174,7 +188,8 @@ class _Run:
         line: dict[str, Any] = {"epoch": state.n_epochs + 1}
         line |= self._train_steps(state.n_epochs * self.n_steps, progress)
         scores = {}
-        if len(self.validation):
+        self.processes.share_buffers(self.model)
+        if len(self.validation) and self.processes.is_first:
             with self._autocast():
                 scores = evaluate(
                     self.model,
@@ -186,6 +201,7 @@ class _Run:
                 )
         line |= {f"validation_{name}": _number(scores[name]) for name in scores}
         line["seconds"] = round(time.perf_counter() - started, 3)
+        scores, line = self.processes.told_by_first((scores, line))
         state.n_epochs += 1
         state.history.append(line)
         if not scores or self._is_better(scores, state):
@@ -202,8 +218,10 @@ class _Run:
         config, total = self.config, self.n_steps * self.config.n_epochs
         steps = range(first, first + self.n_steps)
         batches = [
-            step_rows(
-                self.train, step, config.batch_size, config.drop_last, config.seed
+            self.processes.own_rows(
+                step_rows(
+                    self.train, step, config.batch_size, config.drop_last, config.seed
+                )
             )
             for step in steps
         ]
@@ -212,7 +230,7 @@ class _Run:
         self.model.train()
         loaded = read_batches(self.data, batches, config.n_workers, self.device)
         for step, batch in zip(steps, loaded, strict=True):
-            seed = step_seed(config.seed, step)
+            seed = step_seed(config.seed, step, self.processes.rank)
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
             for augment in self.augmentations:
@@ -221,7 +239,7 @@ class _Run:
                 group["lr"] = config.learning_rate_at(step, total)
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
-                loss = self.task.loss(self.model, batch)
+                loss = self.task.loss(self.trained, batch)
             loss.backward()
             norms += nn.utils.clip_grad_norm_(
                 self.model.parameters(), config.max_grad_norm or math.inf
@@ -230,7 +248,7 @@ class _Run:
             losses += loss.detach()
             if progress is not None:
                 progress(step + 1, total)
-        mean = float(losses) / self.n_steps
+        mean = float(self.processes.mean(losses)) / self.n_steps
         if not math.isfinite(mean):
             raise DataError(
                 f"the loss of steps {first + 1} to {first + self.n_steps} is not "

@@ -1,6 +1,7 @@
 """``neuromm segment fit``: train IVD-Net on labelled scans, and baselines beside it."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -181,6 +182,11 @@ def _model(config: Config, data: _Data) -> Any:
 
 
 def _check(config: Config) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "neuromm segment fit runs in one process. For several GPUs, give "
+            "neuromm.training.fit an accelerator in a script of your own"
+        )
     if config.dimension not in (2, 3):
         raise UsageError(f"--dimension takes 2 or 3, got {config.dimension}")
     if config.folds is not None and not 0 <= config.fold < config.folds:

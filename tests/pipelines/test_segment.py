@@ -224,6 +224,12 @@ def test_what_cannot_be_done_is_said_with_its_cure(
     assert (ran.code, message in ran.err) == (code, True), ran.err
 
 
+def test_several_processes_are_refused(data, neuromm, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ran = neuromm("segment", "fit", data, tmp_path / "m")
+    assert (ran.code, "one process" in ran.err) == (2, True), ran.err
+
+
 def test_folders_of_subjects_are_read_with_a_scan_that_lacks_a_modality(
     spines, neuromm, tmp_path
 ):
