@@ -1,8 +1,8 @@
 """One training run in several processes, each with its GPU, through accelerate.
 
 Every process takes its part of each batch, and gradients are averaged over processes,
-so the weights are those of one process with the whole batch. What a network knows of its
-batch alone, such as the means of batch normalisation, is of a process's part.
+so the weights are those of one process with the whole batch. What a network knows of
+its batch alone, such as the means of batch normalisation, is of a process's part.
 """
 
 from collections.abc import Sequence
