@@ -20,11 +20,10 @@ public benchmark. Scientific Data 11:264 (SPIDER).
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -34,6 +33,14 @@ from neuromm.io.bids_name import BidsFile, Wanted, natural_key
 from neuromm.io.content import require_content
 from neuromm.io.layout import AncpLayout, require_dataset
 from neuromm.io.mri_pictures import read_picture
+from neuromm.io.mri_rows import (
+    Missing,
+    VolumeLoader,
+    existing_folder,
+    scan_row,
+    study_of,
+    volumes_in,
+)
 
 __all__ = [
     "IVDM3SEG_MODALITIES",
@@ -45,8 +52,6 @@ __all__ = [
     "open_spider_slices",
 ]
 
-Missing = Literal["raise", "drop", "allow"]
-
 IVDM3SEG_MODALITIES = ("fat", "inn", "opp", "wat")
 """Fat, in-phase, opposed-phase and water image of a Dixon scan, as the files say it."""
 
@@ -55,8 +60,6 @@ SPIDER_SLICE_LABELS: Mapping[str, int] = MappingProxyType(
 )
 """Grey values of the masks that go with pictures of SPIDER slices."""
 
-_COLUMNS = ("subject", "session", "task", "run", "space", "modality", "path")
-_VOLUMES = (".nii.gz", ".nii", ".mha")
 _SLICE = re.compile(r"(?P<subject>\d+)_(?P<contrast>\w+?)_slice(?P<slice>\d+)")
 
 
@@ -105,10 +108,10 @@ def open_ivdm3seg(
     UserWarning
         If ``subjects`` is not given.
     """
-    root = _folder(root)
+    root = existing_folder(root)
     rows = []
     for place in sorted(root.iterdir(), key=lambda p: natural_key(p.name)):
-        files = _volumes_in(place) if place.is_dir() else {}
+        files = volumes_in(place) if place.is_dir() else {}
         own = {
             name: files[key]
             for name in modalities
@@ -125,7 +128,7 @@ def open_ivdm3seg(
             None,
         )
         person = _person(place.name, subjects)
-        rows.append(_row(person, own, labels, root) | {"set": place.name})
+        rows.append(scan_row(person, own, labels, root) | {"set": place.name})
     if not rows:
         raise InputMissingError(
             f"{root}: no set of IVDM3Seg. Expected folders such as 01 with 01_fat.nii, "
@@ -138,7 +141,7 @@ def open_ivdm3seg(
             "or a split may have one person on both sides",
             stacklevel=2,
         )
-    return _study(rows, modalities, missing, resample_to)
+    return study_of(rows, modalities, missing, resample_to)
 
 
 def open_spider(
@@ -178,11 +181,14 @@ def open_spider(
     UsageError
         If ``labels_of`` is none of the modalities.
     """
-    root = _folder(root)
+    root = existing_folder(root)
     masked = modalities[0] if labels_of is None else labels_of
     if masked not in modalities:
         raise UsageError(f"labels_of={masked!r} is none of {', '.join(modalities)}")
-    images, masks = _volumes_in(_folder(root / "images")), _volumes_in(root / "masks")
+    images, masks = (
+        volumes_in(existing_folder(root / "images")),
+        volumes_in(root / "masks"),
+    )
     patients = {key.partition("_")[0] for key in images}
     rows = []
     for patient in sorted(patients, key=natural_key):
@@ -193,13 +199,13 @@ def open_spider(
         }
         if own:
             labels = masks.get(f"{patient}_{masked}".lower())
-            rows.append(_row(patient, own, labels, root))
+            rows.append(scan_row(patient, own, labels, root))
     if not rows:
         raise InputMissingError(
             f"{root}: no volume of {', '.join(modalities)} in images. Expected files "
             f"such as images/1_{modalities[0]}.mha"
         )
-    return _study(rows, modalities, missing, resample_to)
+    return study_of(rows, modalities, missing, resample_to)
 
 
 def open_folders(
@@ -233,25 +239,25 @@ def open_folders(
     InputMissingError
         If there is no such folder, or a modality is missing and that is not allowed.
     """
-    root = _folder(root)
+    root = existing_folder(root)
     rows = []
     for place in sorted(root.iterdir(), key=lambda p: natural_key(p.name)):
         if not place.is_dir():
             continue
         files = {path.name.lower(): path for path in place.iterdir() if path.is_dir()}
-        files |= _volumes_in(place)
+        files |= volumes_in(place)
         own = {
             name: files[name.lower()] for name in modalities if name.lower() in files
         }
         if own:
             subject = place.name.removeprefix("sub-")
-            rows.append(_row(subject, own, files.get("labels"), root))
+            rows.append(scan_row(subject, own, files.get("labels"), root))
     if not rows:
         raise InputMissingError(
             f"{root}: no folder of a subject holds {' or '.join(modalities)}. Expected "
             f"such as 01/{modalities[0]}.nii.gz, or DICOM files in 01/{modalities[0]}"
         )
-    return _study(rows, modalities, missing, resample_to)
+    return study_of(rows, modalities, missing, resample_to)
 
 
 def open_spider_slices(root: str | Path) -> Study:
@@ -276,7 +282,7 @@ def open_spider_slices(root: str | Path) -> Study:
     InputMissingError
         If there is no picture, or one has no mask; the message names it.
     """
-    root = _folder(root)
+    root = existing_folder(root)
     rows = []
     for path in sorted((root / "images").glob("*.png"), key=_by_name):
         match = _SLICE.fullmatch(path.stem)
@@ -285,7 +291,7 @@ def open_spider_slices(root: str | Path) -> Study:
         mask = root / "masks" / path.name
         if not mask.is_file():
             raise InputMissingError(f"{path}: has no mask {mask}")
-        row = _row(match["subject"], {match["contrast"]: path}, mask, root)
+        row = scan_row(match["subject"], {match["contrast"]: path}, mask, root)
         rows.append(row | {"slice": match["slice"]})
     if not rows:
         raise InputMissingError(
@@ -293,7 +299,9 @@ def open_spider_slices(root: str | Path) -> Study:
             "images/1_t2_SPACE_slice60.png"
         )
     contrasts = dict.fromkeys(name for row in rows for name in row["modalities"])
-    return Study(pd.DataFrame(rows), _Loader(tuple(contrasts), None, _load_picture))
+    return Study(
+        pd.DataFrame(rows), VolumeLoader(tuple(contrasts), None, _load_picture)
+    )
 
 
 def open_anat(
@@ -352,7 +360,7 @@ def open_anat(
     for (subject, session), files in found.items():
         own = {s: files[s].path for s in modalities if s in files}
         mask = None if drawn is None else _drawn_labels(drawn, subject, session)
-        row = _row(subject, own, mask, layout.root)
+        row = scan_row(subject, own, mask, layout.root)
         rows.append(row | {"session": session})
     if not rows:
         raise InputMissingError(
@@ -364,72 +372,7 @@ def open_anat(
     def read(path: Path) -> Sample:
         return mri.load(path, metadata=layout.metadata(path))
 
-    return _study(rows, modalities, missing, resample_to, read)
-
-
-@dataclass(frozen=True)
-class _Loader:
-    """Reads the volumes of a row, and checks or makes their grid one."""
-
-    modalities: tuple[str, ...]
-    resample_to: str | None
-    read: Callable[[Path], Sample]
-
-    def __call__(self, row: pd.Series) -> Sample:
-        names = [name for name in self.modalities if name in row["files"]]
-        entities = {
-            name: row[name]
-            for name in ("subject", "session", "slice")
-            if isinstance(row.get(name), str)
-        }
-        labels = row["labels"]
-        return mri.combine(
-            {name: self.read(row["files"][name]) for name in names},
-            resample_to=self.resample_to,
-            entities=entities,
-            companions={} if labels is None else {"labels": labels},
-        )
-
-
-def _study(
-    rows: list[dict[str, Any]],
-    modalities: Sequence[str],
-    missing: Missing,
-    resample_to: str | None,
-    read: Callable[[Path], Sample] = mri.load,
-) -> Study:
-    if missing not in ("raise", "drop", "allow"):
-        raise UsageError(f"missing must be raise, drop or allow, got {missing!r}")
-    lacking = [row for row in rows if len(row["files"]) < len(modalities)]
-    if lacking and missing == "raise":
-        named = [
-            f"{row['path'].parent.name} of subject {row['subject']}: no "
-            f"{', '.join(m for m in modalities if m not in row['files'])}"
-            for row in lacking
-        ]
-        raise InputMissingError(
-            f"{len(lacking)} of {len(rows)} scans lack a modality: "
-            f"{'; '.join(named[:10])}. Leave them out with missing='drop', or keep "
-            "them with missing='allow'"
-        )
-    kept = [row for row in rows if missing == "allow" or row not in lacking]
-    if not kept:
-        raise InputMissingError(f"no scan has all of {', '.join(modalities)}")
-    return Study(pd.DataFrame(kept), _Loader(tuple(modalities), resample_to, read))
-
-
-def _row(
-    subject: str, files: dict[str, Path], labels: Path | None, root: Path
-) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS)
-    return row | {
-        "subject": subject,
-        "modality": "mri",
-        "path": next(iter(files.values()), root),
-        "modalities": tuple(files),
-        "files": files,
-        "labels": labels,
-    }
+    return study_of(rows, modalities, missing, resample_to, read)
 
 
 def _person(folder: str, subjects: Mapping[str, str] | None) -> str:
@@ -441,30 +384,6 @@ def _person(folder: str, subjects: Mapping[str, str] | None) -> str:
             f"{', '.join(subjects)})"
         )
     return subjects[folder]
-
-
-def _folder(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_dir():
-        raise InputMissingError(f"{path}: no such folder")
-    return path
-
-
-def _volumes_in(folder: Path) -> dict[str, Path]:
-    """Volumes of a folder by their names in lower case, without the extension."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")):
-        name = path.name.lower()
-        ending = next((e for e in _VOLUMES if name.endswith(e)), None)
-        if ending is None:
-            continue
-        key = name.removesuffix(ending)
-        if key in found:
-            raise UsageError(
-                f"{folder}: holds {found[key].name} and {path.name}; remove one"
-            )
-        found[key] = path
-    return found
 
 
 def _by_name(path: Path) -> tuple[Any, ...]:

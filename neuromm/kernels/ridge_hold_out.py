@@ -21,7 +21,7 @@ cross-validation and good regularisation parameter values in ridge regression.
 IEEE Access 12:17349-17368 (blocks).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +37,12 @@ from neuromm.kernels.arrays import (
     namespace,
 )
 from neuromm.kernels.column_statistics import column_mean
+from neuromm.kernels.held_out_blocks import (
+    HELD_ROWS,
+    HeldOutBlock,
+    rows_of_folds,
+    squares_of,
+)
 from neuromm.kernels.penalty_curves import every_eigenvalue, spanning_penalties
 from neuromm.kernels.ridge_features import FeatureRows, at_mean, to_weights
 from neuromm.kernels.ridge_modes import Form, Scoring
@@ -62,12 +68,6 @@ _CURVE_TOLERANCE = {4: 5e-6, 8: 1e-15}
 CURVE_BYTES, NARROWEST_SLICE = 32 * 10**6, 16
 _CURVE_BYTES_ON_GPU = 512 * 10**6
 
-# Held-out rows whose errors are formed at once.
-HELD_ROWS = 256
-
-# Held-out rows from which a product of a matrix with itself is worth a call of its own.
-_LARGE = 32
-
 # An overlap with the constant below this leaves modes orthonormal to its square.
 _ORTHONORMAL = 1e-8
 
@@ -92,39 +92,6 @@ class HoldOutBatch:
     z: Array
     outside: Array | None
     scores: Array | None = None
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Folds of equal size.
-
-    Attributes
-    ----------
-    counts : tuple of integer arrays of shape (n_parts,)
-        Held-out parts of each fold.
-    rows : integer array of shape (n_folds, n_test)
-    inverse : array of shape (n_pivots, n_folds, n_test, n_test)
-        (I - H_kk)^-1.
-    """
-
-    counts: tuple[Counts, ...]
-    rows: NDArray[np.intp]
-    inverse: Array
-
-    def pieces(self) -> Iterator[slice]:
-        """Folds whose errors are formed at once."""
-        n_folds, n_test = self.rows.shape
-        step = max(HELD_ROWS // max(n_test, 1), 1)
-        for start in range(0, n_folds, step):
-            yield slice(start, min(start + step, n_folds))
-
-    def of(self, x: Array, folds: slice) -> Array:
-        """Rows of some folds, one after the other."""
-        flat = self.rows[folds].ravel()
-        first, last = int(flat[0]), int(flat[-1]) + 1
-        if np.array_equal(flat, np.arange(first, last)):
-            return x[first:last]
-        return namespace(x).take(x, as_like(flat, x), axis=0)
 
 
 def curve_numbers(
@@ -287,7 +254,7 @@ class HoldOutRidge:
         return xp.reshape(curves, (curves.shape[0], n_curves, width))
 
     def _squared_errors(
-        self, block: _Block, folds: slice, curves: Array, outside: Array | None
+        self, block: HeldOutBlock, folds: slice, curves: Array, outside: Array | None
     ) -> Array:
         """Sum of squared errors of held-out rows, (n_alphas, n_folds, n_targets)."""
         xp = namespace(curves)
@@ -381,18 +348,18 @@ class HoldOutRidge:
         self,
         basis: Array,
         folds: list[tuple[tuple[Counts, ...], NDArray[np.intp]]],
-    ) -> list[_Block]:
+    ) -> list[HeldOutBlock]:
         xp = namespace(basis)
         blocks = []
         for group, rows in folds:
-            part = _rows_of(basis, rows)
+            part = rows_of_folds(basis, rows)
             inverses = [
                 xp.astype(
                     xp.linalg.inv(self._left_matrix(part, row)), self._basis.dtype
                 )
                 for row in self._scored
             ]
-            blocks.append(_Block(group, rows, xp.stack(inverses)))
+            blocks.append(HeldOutBlock(group, rows, xp.stack(inverses)))
         return blocks
 
     def _left_matrix(self, part: Array, row: int) -> Array:
@@ -407,8 +374,8 @@ class HoldOutRidge:
         """
         share = self._left(row, part)[:, 0]
         if self._is_full:
-            return _products(part * namespace(part).sqrt(share))
-        left = as_like(np.eye(part.shape[1]), part) - _products(
+            return squares_of(part * namespace(part).sqrt(share))
+        left = as_like(np.eye(part.shape[1]), part) - squares_of(
             part * namespace(part).sqrt(1 - share)
         )
         if self._fit_intercept:
@@ -432,7 +399,7 @@ class HoldOutRidge:
         share = float(xp.max(self._left(smallest_alpha, basis))) if self._is_full else 0
         worst = 1.0
         for _, rows in folds:
-            part = _rows_of(basis, rows)
+            part = rows_of_folds(basis, rows)
             values = xp.linalg.eigvalsh(self._left_matrix(part, smallest_alpha))
             largest, smallest = values[:, -1], values[:, 0]
             if not bool(xp.all(smallest > 0)):
@@ -446,22 +413,6 @@ class HoldOutRidge:
 
 def _as_table(mix: NDArray[np.float64] | None, like: Array) -> Array | None:
     return None if mix is None else as_like(mix, like, dtype=like.dtype)
-
-
-def _rows_of(basis: Array, rows: NDArray[np.intp]) -> Array:
-    """Rows of the basis, of shape (n_folds, n_test, rank)."""
-    xp = namespace(basis)
-    part = xp.take(basis, as_like(rows.ravel(), basis), axis=0)
-    return xp.reshape(part, (*rows.shape, basis.shape[1]))
-
-
-def _products(x: Array) -> Array:
-    """Product of each (n_test, rank) matrix with its own transpose."""
-    xp = namespace(x)
-    if not is_numpy(x) or x.shape[1] < _LARGE:
-        return x @ xp.matrix_transpose(x)
-    # Of a matrix with itself NumPy forms one half only; not of a stack of them.
-    return np.stack([one @ one.T for one in x])
 
 
 def _made_orthonormal(basis: Array, form: Form, fit_intercept: bool) -> Array:
