@@ -1,7 +1,8 @@
 """What many tests need: a tiny BIDS data set, and the command line in this process."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def neuromm(capsys) -> Callable[..., Ran]:
         return Ran(code, caught.out, caught.err)
 
     return run
+
+
+@pytest.fixture
+def bench_folder(monkeypatch) -> Iterator[Path]:
+    """Scripts of bench/ import from their folder; nothing of them is left behind."""
+    folder = Path(__file__).resolve().parents[1] / "bench"
+    names = {path.stem for path in folder.iterdir()}
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in list(sys.modules):
+        if name.partition(".")[0] in names:
+            del sys.modules[name]
 
 
 @pytest.fixture

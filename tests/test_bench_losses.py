@@ -1,22 +1,9 @@
 """The bench of the losses compares what is the same, and says what is not reached."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
-
-
-@pytest.fixture(autouse=True)
-def modules(monkeypatch):
-    """Scripts import from the folder they lie in; nothing of it is left behind."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield
-    for name in list(sys.modules):
-        if name == "losses" or name.partition(".")[0] == "loss_bench":
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("bench_folder")
 
 
 def _row(form="neuromm", **changes):

@@ -1,25 +1,14 @@
 """The ridge benchmark counts, compares and fails as it says."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+pytestmark = pytest.mark.usefixtures("bench_folder")
 SMALL = ["--shapes", "120,12,60"]
 PEERS = ["himalaya-ridge-numpy", "scikit-learn"]
-
-
-@pytest.fixture(autouse=True)
-def modules(monkeypatch):
-    """Scripts import from the folder they lie in; nothing of it is left behind."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield
-    for name in list(sys.modules):
-        if name == "ridge" or name.partition(".")[0] == "ridge_bench":
-            del sys.modules[name]
 
 
 def fitted(n_targets=50, **changes):

@@ -1,23 +1,11 @@
 """The segmentation benchmark splits by patient, is fair to the U-Net, and adds up."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
-
-
-@pytest.fixture(autouse=True)
-def modules(monkeypatch):
-    """Scripts import from the folder they lie in; nothing of it is left behind."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield
-    for name in list(sys.modules):
-        if name == "segment" or name.partition(".")[0] == "segment_bench":
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("bench_folder")
 
 
 def test_each_patient_is_tested_once_and_never_in_two_folds():

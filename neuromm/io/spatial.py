@@ -52,9 +52,10 @@ def load(
         count table of a first-generation array, ``A1.tsv.gz``, whose spot table is
         looked for beside it.
     entities, metadata, companions : mapping, optional
-        As in `neuromm.core.Sample`. If not given, companions are those that lie where
-        their layout puts them: ``slide``, ``spots``, ``labels``, ``patches``; and the
-        metadata of HEST-1k are read.
+        As in `neuromm.core.Sample`. Companions that lie where their layout puts them
+        are found (``slide``, ``spots``, ``labels``, ``patches``); those given here
+        stand beside them, or in their place. The metadata of HEST-1k are read if none
+        are given.
     microns_per_pixel : float, optional
         Size of a pixel of the full-resolution picture. Otherwise it is taken from the
         scale factors, the metadata of HEST-1k, or the pitch of the array.
@@ -86,9 +87,9 @@ def load(
     elif path.is_dir():
         adata, kind = _visium(path), "visium"
     else:
-        beside = spatial_st.find_companions(path)
-        beside |= dict(companions or {})
+        beside = spatial_st.find_companions(path) | dict(companions or {})
         adata, kind = spatial_st.read_section(path, beside.get("spots")), "st"
+    beside |= dict(companions or {})
     name = _library(adata, path)
     _check_places(adata, path)
     scales = adata.uns["spatial"][name]["scalefactors"]
@@ -102,7 +103,7 @@ def load(
         entities=entities or {},
         source=path,
         metadata=found if metadata is None else metadata,
-        companions=beside if companions is None else companions,
+        companions=beside,
     )
 
 

@@ -114,6 +114,8 @@ def test_a_first_generation_section_is_paired_by_the_names_of_spots(tmp_path, gz
     np.testing.assert_allclose(spot.obsm["spatial"], [[5 * 250.0, 12 * 250.0]])
     assert spatial.microns_per_pixel(adata) == pytest.approx(0.8)
     assert sample.companions["spots"].name == "Z1_selection.tsv"
+    with_labels = spatial.load(path, companions={"labels": tmp_path / "labels.tsv"})
+    assert set(with_labels.companions) == {"spots", "labels"}
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -1,8 +1,5 @@
 """A shifted picture, swapped axes, a wrong scale and doubled sections are noticed."""
 
-import importlib.util
-from pathlib import Path
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -11,12 +8,7 @@ import pytest
 from neuromm.core.spot_grid import chip_positions
 from neuromm.prepare.spot_quality import check_spots, doubled_sections
 from neuromm.prepare.tissue import tissue_mask
-
-_spec = importlib.util.spec_from_file_location(
-    "tissue_pictures", Path(__file__).with_name("tissue_pictures.py")
-)
-pictures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(pictures)
+from tests.prepare import tissue_pictures as pictures
 
 
 def section(kind, *, seed=0):

@@ -1,8 +1,5 @@
 """Tissue is found on white and on black ground; patches hold their micrometres."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,12 +11,7 @@ from neuromm.prepare.patches import (
     tiles_inside,
 )
 from neuromm.prepare.tissue import tissue_mask
-
-_spec = importlib.util.spec_from_file_location(
-    "tissue_pictures", Path(__file__).with_name("tissue_pictures.py")
-)
-pictures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(pictures)
+from tests.prepare import tissue_pictures as pictures
 
 
 @pytest.mark.parametrize(

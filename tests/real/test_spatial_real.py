@@ -90,6 +90,10 @@ def test_a_cytassist_folder_is_read_with_the_pitch_of_its_array(data_folder):
     )
     assert microns_per_pixel(adata) == pytest.approx(fit.microns_per_pixel)
     assert fit.residual_um.max() < 10
+    # Space Ranger's diameter of a spot would make the pixel 7 % too small.
+    diameter = library["scalefactors"]["spot_diameter_fullres"]
+    assert microns_per_pixel(adata) == pytest.approx(4.66, abs=0.01)
+    assert 65 / diameter == pytest.approx(4.34, abs=0.01)
     # The spot lies at the pixel that its row and column are in: x is the column.
     np.testing.assert_allclose(
         adata.obsm["spatial"][:, 0], adata.obs["pxl_col_in_fullres"]
