@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from neuromm.models.card import ModelCard
     from neuromm.models.disc_scores import DiscScores, score_discs
     from neuromm.models.discs import DiscRegions, disc_regions
+    from neuromm.models.gene_dml import (
+        GeneDML,
+        GeneDMLConfig,
+        GeneDMLLosses,
+        GeneDMLOutput,
+        gene_dml_losses,
+    )
     from neuromm.models.intensity import IntensityScaling, TrainedRange
     from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
     from neuromm.models.uncertainty import VolumePrediction, predict_with_uncertainty
@@ -16,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DiscRegions",
     "DiscScores",
+    "GeneDML",
+    "GeneDMLConfig",
+    "GeneDMLLosses",
+    "GeneDMLOutput",
     "IVDNet",
     "IVDNetConfig",
     "IVDNetOutput",
@@ -24,6 +35,7 @@ __all__ = [
     "TrainedRange",
     "VolumePrediction",
     "disc_regions",
+    "gene_dml_losses",
     "predict_volume",
     "predict_with_uncertainty",
     "score_discs",
@@ -32,6 +44,10 @@ __all__ = [
 _HOMES = {
     "DiscRegions": "neuromm.models.discs",
     "DiscScores": "neuromm.models.disc_scores",
+    "GeneDML": "neuromm.models.gene_dml.model",
+    "GeneDMLConfig": "neuromm.models.gene_dml.config",
+    "GeneDMLLosses": "neuromm.models.gene_dml.objective",
+    "GeneDMLOutput": "neuromm.models.gene_dml.model",
     "IVDNet": "neuromm.models.ivdnet",
     "IVDNetConfig": "neuromm.models.ivdnet",
     "IVDNetOutput": "neuromm.models.ivdnet",
@@ -40,6 +56,7 @@ _HOMES = {
     "TrainedRange": "neuromm.models.intensity",
     "VolumePrediction": "neuromm.models.uncertainty",
     "disc_regions": "neuromm.models.discs",
+    "gene_dml_losses": "neuromm.models.gene_dml.objective",
     "predict_volume": "neuromm.models.volume_prediction",
     "predict_with_uncertainty": "neuromm.models.uncertainty",
     "score_discs": "neuromm.models.disc_scores",

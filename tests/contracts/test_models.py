@@ -16,8 +16,24 @@ from neuromm.core import InputMissingError
 from neuromm.models import ModelCard
 from neuromm.models.checkpoint import config_from_json
 
-# Settings of a small model, and shapes of what it is called with.
-CASES = {"IVDNet": ({"width": 2, "n_modalities": 2}, [(2, 2, 32, 32)])}
+# Settings of a small model, and what it is called with, or the shapes of it.
+CASES = {
+    "IVDNet": ({"width": 2, "n_modalities": 2}, [(2, 2, 32, 32)]),
+    "GeneDML": (
+        {
+            "n_features": 8, "n_genes": 5, "dim": 6, "n_tiles": 3, "head_width": 7,
+            "neighbor_depth": 1, "neighbor_heads": 2, "neighbor_mlp": 9,
+            "global_depth": 2, "global_heads": 4, "global_mlp": 9, "fusion_mlp": 9,
+        },
+        [
+            (4, 3, 8),
+            (4, 9, 8),
+            (4, 8),
+            torch.tensor([[3, 1], [3, 2], [4, 1], [6, 6]]),
+            (4, 5),
+        ],
+    ),
+}  # fmt: skip
 
 
 def cards() -> dict[str, ModelCard]:
@@ -36,7 +52,8 @@ def made(name: str) -> tuple[torch.nn.Module, list[torch.Tensor]]:
     settings, shapes = CASES[name]
     torch.manual_seed(0)
     config = getattr(neuromm.models, f"{name}Config")(**settings)
-    return getattr(neuromm.models, name)(config), [torch.rand(s) for s in shapes]
+    inputs = [s if isinstance(s, torch.Tensor) else torch.rand(s) for s in shapes]
+    return getattr(neuromm.models, name)(config), inputs
 
 
 def test_every_model_has_a_case():
