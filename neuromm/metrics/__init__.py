@@ -9,6 +9,10 @@ if TYPE_CHECKING:
         expected_calibration_error,
         reliability_table,
     )
+    from neuromm.metrics.expression import (
+        ExpressionScores,
+        expression_correlation,
+    )
     from neuromm.metrics.resampling import bootstrap_interval
     from neuromm.metrics.segmentation import (
         SurfaceDistances,
@@ -21,11 +25,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ExpressionScores",
     "SurfaceDistances",
     "bootstrap_interval",
     "detection_rate",
     "dice",
     "expected_calibration_error",
+    "expression_correlation",
     "identification_rate",
     "label_centres",
     "localisation_error",
@@ -34,6 +40,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExpressionScores": "neuromm.metrics.expression",
+    "expression_correlation": "neuromm.metrics.expression",
     "SurfaceDistances": "neuromm.metrics.segmentation",
     "bootstrap_interval": "neuromm.metrics.resampling",
     "detection_rate": "neuromm.metrics.segmentation",

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
         GeneDMLConfig,
         GeneDMLLosses,
         GeneDMLOutput,
+        SectionPrediction,
         gene_dml_losses,
+        predict_expression,
     )
     from neuromm.models.intensity import IntensityScaling, TrainedRange
     from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
@@ -32,10 +34,12 @@ __all__ = [
     "IVDNetOutput",
     "IntensityScaling",
     "ModelCard",
+    "SectionPrediction",
     "TrainedRange",
     "VolumePrediction",
     "disc_regions",
     "gene_dml_losses",
+    "predict_expression",
     "predict_volume",
     "predict_with_uncertainty",
     "score_discs",
@@ -57,6 +61,8 @@ _HOMES = {
     "VolumePrediction": "neuromm.models.uncertainty",
     "disc_regions": "neuromm.models.discs",
     "gene_dml_losses": "neuromm.models.gene_dml.objective",
+    "SectionPrediction": "neuromm.models.gene_dml.prediction",
+    "predict_expression": "neuromm.models.gene_dml.prediction",
     "predict_volume": "neuromm.models.volume_prediction",
     "predict_with_uncertainty": "neuromm.models.uncertainty",
     "score_discs": "neuromm.models.disc_scores",

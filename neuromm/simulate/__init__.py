@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         IntegrationDataset,
         make_integration_dataset,
     )
+    from neuromm.simulate.planted_tissue import PlantedSection, make_tissue_sections
 
 __all__ = [
     "DIXON_TISSUES",
@@ -26,6 +27,7 @@ __all__ = [
     "EncodingDataset",
     "ImageTruth",
     "IntegrationDataset",
+    "PlantedSection",
     "TreebankTruth",
     "make_bids_dataset",
     "make_bold5000",
@@ -34,6 +36,7 @@ __all__ = [
     "make_encoding_dataset",
     "make_integration_dataset",
     "make_pereira",
+    "make_tissue_sections",
 ]
 
 _HOMES = {
@@ -51,6 +54,8 @@ _HOMES = {
     "make_encoding_dataset": "encoding_dataset",
     "make_integration_dataset": "integration_dataset",
     "make_pereira": "image_datasets",
+    "PlantedSection": "planted_tissue",
+    "make_tissue_sections": "planted_tissue",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

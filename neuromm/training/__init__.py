@@ -6,6 +6,7 @@ from neuromm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from neuromm.training.evaluation import evaluate
+    from neuromm.training.expression_task import ExpressionTask, TissueSpots
     from neuromm.training.fitting import FitResult, fit
     from neuromm.training.modality_dropout import ModalityDropout
     from neuromm.training.monai_augmentation import MonaiAugmentation
@@ -15,18 +16,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Augmentation",
+    "ExpressionTask",
     "FitResult",
     "ModalityDropout",
     "MonaiAugmentation",
     "Samples",
     "SegmentationTask",
     "Task",
+    "TissueSpots",
     "TrainingConfig",
     "evaluate",
     "fit",
 ]
 
 _HOMES = {
+    "ExpressionTask": "neuromm.training.expression_task",
+    "TissueSpots": "neuromm.training.expression_task",
     "Augmentation": "neuromm.training.tasks",
     "FitResult": "neuromm.training.fitting",
     "ModalityDropout": "neuromm.training.modality_dropout",
