@@ -24,6 +24,7 @@ from neuromm.features.nuisance_spaces import (
     position_in_run,
     word_rate,
 )
+from neuromm.features.spot_encoding import spot_features
 from neuromm.features.stimulus_rows import (
     StimulusRows,
     frame_rows,
@@ -69,6 +70,7 @@ __all__ = [
     "position_in_run",
     "read_features",
     "scene_cuts",
+    "spot_features",
     "stimulus_features",
     "text_file_rows",
     "text_rows",
