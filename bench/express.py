@@ -2,30 +2,33 @@
 
 Run: python bench/express.py [JOB ...] [--json FILE] [--write-docs]
 
-A job is planted:SEED, shuffled:SEED, step or section; planted and shuffled without a
-number stand for five seeds, and no job for ``--write-docs`` alone. Each job adds its
-results to the JSON file.
+A job is planted:SEED, shuffled:SEED, step, section or her2st; planted and shuffled
+without a number stand for five seeds, and no job for ``--write-docs`` alone. Each job
+adds its results to the JSON file.
 
 planted   target, + neighbour, + global, + contrastive losses, and a ridge regression of
           the patch vectors, on the same sections; retrieval of a spot's expression
 shuffled  the same with expression, or the tiles around spots, of other spots
 step      a training step of 512 spots and 250 genes beside one of the prediction alone
 section   500 spots at the published size, 197 tokens of 1024 features
+her2st    section A1: blocks of tissue left out beside random spots, the leak
 """
 
 import argparse
 import json
+import os
 import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from express_bench import cost, planted, tables
+from express_bench import cost, her2st, planted, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "express_results.json"
 DOCS_PAGE = ROOT / "docs" / "gene_dml.md"
+DATA = Path(os.environ.get("NEUROMM_TEST_DATA", ROOT.parent / "shared" / "data"))
 N_SEEDS = 5
 
 
@@ -34,6 +37,8 @@ def build_parser():
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("jobs", nargs="*")
     parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--backbone", default="image-statistics")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--write-docs", action="store_true")
@@ -60,12 +65,12 @@ def expanded(jobs):
         if name in ("planted", "shuffled"):
             for seed in [int(number)] if number else range(N_SEEDS):
                 yield name, seed
-        elif name in ("step", "section") and not number:
+        elif name in ("step", "section", "her2st") and not number:
             yield name, None
         else:
             raise SystemExit(
                 f"express.py: no job {job!r} (there are: planted[:SEED], "
-                "shuffled[:SEED], step, section)"
+                "shuffled[:SEED], step, section, her2st)"
             )
 
 
@@ -74,6 +79,8 @@ def run(name, seed, args):
         return planted.scales(seed, args.epochs)
     if name == "shuffled":
         return planted.shuffled(seed, args.epochs)
+    if name == "her2st":
+        return her2st.run(args.data, backbone=args.backbone, n_epochs=args.epochs)
     return cost.step() if name == "step" else cost.section()
 
 

@@ -25,7 +25,7 @@ VARIANTS = {
     "target": replace(CONFIG, scales=("target",)),
     "neighbor": replace(CONFIG, scales=("target", "neighbor")),
     "global": CONFIG,
-    "contrastive": replace(CONFIG, instance_weight=0.3, group_weight=0.3),
+    "contrastive": replace(CONFIG, instance_weight=0.03, group_weight=0.03),
 }
 
 

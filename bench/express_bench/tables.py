@@ -44,7 +44,23 @@ def made(results):
             f"{one['n_spots']} spots with 197 tokens of 1024 features each, at the "
             f"published size: **{one['seconds']} s** with {one['threads']} thread(s).\n"
         ]
+    if "her2st" in jobs:
+        parts += [section_a1(jobs["her2st"])]
     return "\n".join(parts)
+
+
+def section_a1(one):
+    stand_in = " (a stand-in)" if one["is_stand_in"] else ""
+    rows = [
+        f"| {words} | {one[f'{name} blocks']:.3f} | {one[f'{name} random']:.3f} |"
+        for name, words in (("ridge", "ridge regression"), ("genedml", "Gene-DML"))
+    ]
+    return (
+        f"**Section A1 of HER2ST**, {one['n_spots']} spots, {one['n_genes']} genes "
+        f"chosen on the training spots, features {one['backbone']}{stand_in}; PCC(A), "
+        "four folds:\n\n| | quarters of the section | random spots (a leak) |\n"
+        "| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+    )
 
 
 def of_seeds(jobs, name):
