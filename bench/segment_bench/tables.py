@@ -132,15 +132,15 @@ def open_ms(jobs):
     lines = [
         f"**Four sequences with a lesion mask** (one patient of open_ms; two of six "
         f"blocks of sixteen slices left out, so nothing is said about other patients), "
-        f"width {one['width']}, {one['epochs']} epochs, learning rate "
-        f"{one['learning_rate']:g}, modality dropout 0.2; Dice of lesions:",
+        f"{one['epochs']} epochs, learning rate {one['learning_rate']:g}, modality "
+        "dropout 0.2; Dice of lesions:",
         "",
-        "| Network | all four | " + " | ".join(without) + " | minutes |",
-        "| --- | --- | " + " | ".join("---" for _ in without) + " | --- |",
+        "| Network | width | all four | " + " | ".join(without) + " | minutes |",
+        "| --- | --- | --- | " + " | ".join("---" for _ in without) + " | --- |",
     ]
     for sides, result in sorted(found.items()):
         scores = " | ".join(f"{result[name]:.2f}" for name in without)
         lines.append(
-            f"| {sides}-D | {result['dice']:.2f} | {scores} | {result['minutes']:.1f} |"
+            f"| {sides}-D | {result['width']} | {result['dice']:.2f} | {scores} | {result['minutes']:.1f} |"
         )
     return "\n".join(lines)
