@@ -141,6 +141,7 @@ def open_ms(jobs):
     for sides, result in sorted(found.items()):
         scores = " | ".join(f"{result[name]:.2f}" for name in without)
         lines.append(
-            f"| {sides}-D | {result['width']} | {result['dice']:.2f} | {scores} | {result['minutes']:.1f} |"
+            f"| {sides}-D | {result['width']} | {result['dice']:.2f} | {scores} | "
+            f"{result['minutes']:.1f} |"
         )
     return "\n".join(lines)
