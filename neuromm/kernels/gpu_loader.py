@@ -29,6 +29,7 @@ __all__ = [
     "has_cupy",
     "has_gpu",
     "kernel",
+    "with_headers",
 ]
 
 # Where the cache lies, instead of the user's own folder.
@@ -174,6 +175,31 @@ def kernel(name: str, source: Path) -> Any:
     return _loaded(name, source, int(device.id), str(device.compute_capability))
 
 
+def with_headers(source: Path) -> list[Path]:
+    """Find all that a source is made of: itself, and each header that is included.
+
+    Parameters
+    ----------
+    source : Path
+        A ``.cu`` file; headers in quotes lie relative to the file that includes them.
+
+    Returns
+    -------
+    paths : list of Path
+        Absolute, the source first, each once.
+    """
+    found: list[Path] = []
+    waiting = [source.resolve()]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.append(path)
+        for name in _INCLUDE.findall(path.read_bytes()):
+            waiting.append((path.parent / name.decode()).resolve())
+    return found
+
+
 @functools.cache
 def _loaded(name: str, source: Path, device: int, capability: str) -> Any:
     """Kernels belong to the context of a device: one for each."""
@@ -204,25 +230,12 @@ def _cache_key(source: Path, arch: str, options: Sequence[str]) -> str:
     """Digest of all that the machine code depends on; paths are no part of it."""
     _, version = _nvrtc()
     digest = hashlib.sha256()
+    contents = [path.read_bytes() for path in with_headers(source)]
     parts = [version, arch, _STANDARD, *options]
-    for content in [*(part.encode() for part in parts), *_contents(source)]:
+    for content in [*(part.encode() for part in parts), *contents]:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return f"{source.stem}-{arch}-{digest.hexdigest()[:32]}"
-
-
-def _contents(source: Path) -> list[bytes]:
-    """Bytes of a source and of every header that it includes."""
-    found: dict[Path, bytes] = {}
-    waiting = [source.resolve()]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found[path] = path.read_bytes()
-        for name in _INCLUDE.findall(found[path]):
-            waiting.append((path.parent / name.decode()).resolve())
-    return list(found.values())
 
 
 def _digest(content: bytes) -> str:

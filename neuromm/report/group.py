@@ -16,7 +16,13 @@ from neuromm.report.sidecars import write_tsv
 from neuromm.report.summary import channel_peaks, region_table
 from neuromm.report.units import Unit, read_subjects
 
-__all__ = ["GroupMap", "region_means", "write_group_maps", "write_region_means"]
+__all__ = [
+    "GroupMap",
+    "region_means",
+    "same_grid",
+    "write_group_maps",
+    "write_region_means",
+]
 
 _FOLDER = "group"
 _COLUMNS = {
@@ -194,7 +200,7 @@ def _mean_volume(
     first = next(iter(images.values()))[0]
     kept, left_out = {}, []
     for subject, ones in images.items():
-        if all(_same_grid(image, first) for image in ones):
+        if all(same_grid(image, first) for image in ones):
             kept[subject] = [np.asarray(image.dataobj) for image in ones]
         else:
             left_out.append(subject)
@@ -274,7 +280,8 @@ def _nanmean(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(np.where(n, total / np.maximum(n, 1), np.nan))
 
 
-def _same_grid(image: Any, other: Any) -> bool:
+def same_grid(image: Any, other: Any) -> bool:
+    """Whether two images have one shape, and affines within 1 um."""
     return image.shape == other.shape and np.allclose(
         image.affine, other.affine, atol=1e-3
     )

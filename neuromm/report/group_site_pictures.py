@@ -16,6 +16,7 @@ from neuromm.report.figures.site_models import rank_heat_map, twin_scatter
 from neuromm.report.figures.site_regions import gain_distribution, region_bars
 from neuromm.report.figures.site_times import site_time_courses
 from neuromm.report.figures.surfaces import N_VERTICES
+from neuromm.report.group_site_voxels import voxel_drawing
 from neuromm.report.group_sites import GroupSites
 from neuromm.report.pictures import Gallery
 
@@ -44,11 +45,18 @@ def group_site_pictures(output_dir: str | Path, group: GroupSites) -> list[Galle
             "The contacts of at least one subject are not placed in MNI space, so none "
             "are drawn on a template brain."
         )
+    maps = list(_maps(group))
+    if group.targets == "voxels":
+        drawing = voxel_drawing(group)
+        if isinstance(drawing, str):
+            places.notes.append(drawing)
+        else:
+            maps.append(("shareglass", drawing))
     counts = Gallery("Regions and gains")
     if group.regions is None:
         counts.notes.append(f"The {group.targets} carry no regions of an atlas.")
     drawn = [
-        (places, _maps(group)),
+        (places, maps),
         (counts, _counts(group)),
         (Gallery("Over time"), _courses(group)),
         (Gallery("Models"), _models(group)),

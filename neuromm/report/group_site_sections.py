@@ -116,7 +116,7 @@ def _region_rows(group: GroupSites) -> list[dict[str, str]]:
     for row in group.regions.head(_N_REGIONS).to_dict("records"):
         interval = ""
         if pd.notna(row["share_low"]):
-            interval = f"{row['share_low']:.0%} to {row['share_high']:.0%}"
+            interval = f"{row['share_low']:.1%} to {row['share_high']:.1%}"
         peak = row.get("time_of_largest_gain")
         rows.append(
             {
@@ -125,7 +125,7 @@ def _region_rows(group: GroupSites) -> list[dict[str, str]]:
                 "subjects": f"{int(row['n_subjects'])}",
                 "sites": f"{int(row['n_sites']):,}",
                 "with_sites": f"{int(row['n_subjects_with_sites'])}",
-                "share": f"{row['share']:.0%}",
+                "share": f"{row['share']:.1%}",
                 "interval": interval,
                 "gain": _number(row["mean_gain"]),
                 "peak": "" if peak is None or pd.isna(peak) else f"{peak:.3g}",

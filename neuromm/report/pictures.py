@@ -29,6 +29,7 @@ from neuromm.report.units import Unit
 
 __all__ = [
     "Gallery",
+    "coarsened",
     "drawn_volume",
     "masked_scores",
     "unit_pictures",
@@ -154,7 +155,7 @@ def drawn_volume(
 ) -> list[Picture]:
     """A volume in MNI space of which 0 is not drawn, on glass brain and fsaverage5."""
     return [
-        glass_brain(_coarsened(drawn), limits, name=name, note=note, measure=measure),
+        glass_brain(coarsened(drawn), limits, name=name, note=note, measure=measure),
         surface_map(
             volume_on_surface(drawn), limits, name=name, note=note, measure=measure
         ),
@@ -302,7 +303,7 @@ def _drawn_spaces(spaces: Sequence[str]) -> list[str]:
     return single[: _MAX_MAPS - len(joint)] + joint
 
 
-def _coarsened(image: Any) -> Any:
+def coarsened(image: Any) -> Any:
     """Image of voxels no finer than 2 mm, each with the highest value inside."""
     import nibabel as nib
 

@@ -160,8 +160,8 @@ def _region_rows(regions: pd.DataFrame | None) -> list[dict[str, str]]:
             "region": str(row["region"]),
             "targets": f"{int(row['n_targets']):,}",
             "sites": f"{int(row['n_sites']):,}",
-            "share": f"{row['share']:.0%}",
-            "interval": f"{row['share_low']:.0%} to {row['share_high']:.0%}",
+            "share": f"{row['share']:.1%}",
+            "interval": f"{row['share_low']:.1%} to {row['share_high']:.1%}",
             "gain": _score(row["mean_gain"]),
             "best": _best(row),
         }

@@ -31,6 +31,11 @@ class TissueSpots:
     ------
     UsageError
         If numbers of sections, spots or genes do not match.
+
+    Notes
+    -----
+    All of it is held in memory as float32, 4 (n_tokens + n_tiles + 1) n_features bytes
+    a spot: with 1024 features 0.1 MB for a patch of one vector, 0.9 MB for one of 197.
     """
 
     def __init__(

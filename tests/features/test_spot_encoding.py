@@ -120,9 +120,7 @@ def test_what_was_encoded_is_read_and_another_slide_is_not_mistaken_for_it(tmp_p
 
 def test_a_spot_outside_and_a_table_without_places_are_named():
     slide, _ = checkered()
-    with pytest.raises(
-        DataError, match="1 spots lie outside .* such as 9x9"
-    ):
+    with pytest.raises(DataError, match=r"1 spots lie outside .* such as 9x9"):
         spot_features(
             section([(1, 1), (9, 9)]), slide, MeanColour(), section="A1", patch_px=10
         )

@@ -2,7 +2,9 @@
 
 import ctypes
 import hashlib
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import struct
@@ -10,12 +12,14 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from neuromm._resources import shared_folder
 from neuromm.kernels.gpu_launch import Launch
+from neuromm.kernels.gpu_loader import with_headers
 
 COMPILER = shutil.which("g++")
 SCHEDULES = ("forward", "reverse", "random")
@@ -61,7 +65,7 @@ def build(source: Path, folder: Path, *, threads: bool = False) -> Path:
     cuda = shared_folder("cuda")
     host = sorted((cuda / "host").glob("*.h"))
     digest = hashlib.sha256(repr((threads, FLAGS)).encode())
-    for part in [source, cuda / "common.cuh", *host]:
+    for part in [*with_headers(source), *host]:
         digest.update(part.read_bytes())
     built = folder / f"{source.stem}-{digest.hexdigest()[:16]}"
     if built.exists():
@@ -75,7 +79,7 @@ def build(source: Path, folder: Path, *, threads: bool = False) -> Path:
     stub = folder / f"{built.name}-{os.getpid()}.cpp"
     stub.write_text("\n".join(lines) + "\n")
     output = stub.with_suffix(".built")
-    command = [COMPILER, *FLAGS, *flags, f"-I{cuda / 'encoding'}", "-o", output, stub]
+    command = [COMPILER, *FLAGS, *flags, f"-I{source.parent}", "-o", output, stub]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     os.replace(output, built)
@@ -194,25 +198,41 @@ class ThreadShim(Shim):
 
 def patched(shim: Shim, monkeypatch: Any) -> Shim:
     """Let the launchers of `neuromm.kernels` run in the shim, on arrays of the CPU."""
-    from neuromm.kernels import gpu_columns, gpu_permutation, gpu_ridge
-
-    for module in (gpu_columns, gpu_permutation, gpu_ridge):
-        monkeypatch.setattr(module, "launch", shim.launch)
-        monkeypatch.setattr(module, "empty", shim.empty)
-        monkeypatch.setattr(module, "require_gpu", lambda *arrays: None)
-    monkeypatch.setattr(gpu_permutation, "shared_limit", shim.shared_limit)
+    changes = {
+        "launch": shim.launch,
+        "empty": shim.empty,
+        "require_gpu": lambda *arrays: None,
+        "shared_limit": shim.shared_limit,
+    }
+    for module in launchers():
+        for name in changes.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, changes[name])
     return shim
 
 
+def launchers() -> list[ModuleType]:
+    """Modules of `neuromm.kernels` that launch a source of any family."""
+    from neuromm import kernels
+
+    found = [
+        importlib.import_module(f"{kernels.__name__}.{one.name}")
+        for one in pkgutil.iter_modules(kernels.__path__)
+        if one.name.startswith("gpu_") and one.name != "gpu_launch"
+    ]
+    return [module for module in found if hasattr(module, "launch")]
+
+
 def without_barrier(source: Path, number: int, folder: Path) -> Path:
-    """Copy of a source and its header in which one barrier is missing."""
-    home = folder / "without" / "encoding"
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copy(shared_folder("cuda") / "common.cuh", home.parent)
+    """Copy of a source and its headers in which one barrier of the source is missing."""
+    cuda = source.resolve().parent.parent
+    for part in with_headers(source):
+        place = folder / "without" / part.relative_to(cuda)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(part, place)
     text = source.read_text()
     places = [found.span() for found in re.finditer(r"__syncthreads\(\);", text)]
     start, stop = places[number]
-    copy = home / source.name
+    copy = folder / "without" / source.parent.name / source.name
     copy.write_text(text[:start] + text[stop:])
     return copy
 

@@ -11,13 +11,13 @@ from neuromm.kernels.gpu_launch import Launch
 from tests.kernels import column_cases, cuda_shim
 from tests.kernels import cuda_cases as cases
 
-ENCODING = shared_folder("cuda") / "encoding"
+SOURCES = {path.stem: path for path in cuda_shim.sources()}
 
 PRELUDE = '#include "../common.cuh"\nextern "C" __global__ void probe'
 
 
 def barriers(name: str) -> int:
-    return len(re.findall(r"__syncthreads\(\);", (ENCODING / f"{name}.cu").read_text()))
+    return len(re.findall(r"__syncthreads\(\);", SOURCES[name].read_text()))
 
 
 def path_sums_is_right() -> bool:
@@ -70,6 +70,32 @@ def probe(tmp_path, cuda_builds, text, **settings):
     return output
 
 
+def test_every_source_with_a_barrier_is_checked():
+    assert {name for name in SOURCES if barriers(name)} == RIGHT.keys()
+
+
+def test_every_launcher_runs_in_the_shim(shim):
+    names = {module.__name__.rpartition(".")[2] for module in cuda_shim.launchers()}
+    assert {"gpu_columns", "gpu_permutation", "gpu_ridge"} <= names
+    for module in cuda_shim.launchers():
+        assert module.launch == shim.launch
+
+
+def test_a_changed_header_of_a_family_is_built_again(tmp_path, cuda_builds):
+    home = tmp_path / "contrastive"
+    home.mkdir()
+    source, header = home / "probe.cu", home / "probe.cuh"
+    text = '#include "probe.cuh"\nextern "C" __global__ void probe(double *out)'
+    source.write_text(text + " { out[threadIdx.x] = VALUE; }")
+    shim = cuda_shim.Shim(cuda_builds, source=source)
+    for value in (1.0, 2.0):
+        header.write_text(f"#define VALUE {value}\n")
+        output = shim.empty((32,), "float64", np.empty(0))
+        geometry = Launch("contrastive/probe.cu", "probe", (1, 1, 1), (32, 1, 1))
+        shim.launch(geometry, [output], output)
+        np.testing.assert_array_equal(output, value)
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_kernels_are_right_before_anything_is_deleted(shim, name):
     assert RIGHT[name]()
@@ -82,7 +108,7 @@ def test_kernels_are_right_before_anything_is_deleted(shim, name):
 def test_each_barrier_is_missed_by_some_order_of_threads(
     name, number, cuda_builds, monkeypatch, tmp_path
 ):
-    source = cuda_shim.without_barrier(ENCODING / f"{name}.cu", number, tmp_path)
+    source = cuda_shim.without_barrier(SOURCES[name], number, tmp_path)
     shim = cuda_shim.patched(cuda_shim.Shim(cuda_builds, source=source), monkeypatch)
     right = []
     for schedule in cuda_shim.SCHEDULES:
@@ -181,8 +207,7 @@ def threads(cuda_builds, monkeypatch, tmp_path):
     """Launchers that run kernels under ThreadSanitizer."""
     shim = cuda_shim.patched(cuda_shim.ThreadShim(cuda_builds), monkeypatch)
     try:
-        probe_path = shared_folder("cuda") / "encoding" / "alpha_select.cu"
-        cuda_shim.build(probe_path, cuda_builds, threads=True)
+        cuda_shim.build(SOURCES["alpha_select"], cuda_builds, threads=True)
         gpu_ridge.select(np.zeros((1, 1)), np.zeros(1), 1.0, np.zeros(1))
     except (AssertionError, OSError, cuda_shim.KernelError) as error:
         if "tsan" in str(error) or "unexpected memory mapping" in str(error):
@@ -198,8 +223,6 @@ def test_thread_sanitizer_finds_no_race(threads, name):
 
 @pytest.mark.parametrize(("name", "number"), [("path_sums", 1), ("block_perm", 2)])
 def test_thread_sanitizer_finds_a_missing_barrier(threads, name, number, tmp_path):
-    threads.source = cuda_shim.without_barrier(
-        ENCODING / f"{name}.cu", number, tmp_path
-    )
+    threads.source = cuda_shim.without_barrier(SOURCES[name], number, tmp_path)
     with pytest.raises(cuda_shim.KernelError, match="data race"):
         RIGHT[name]()

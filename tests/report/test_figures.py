@@ -23,7 +23,7 @@ from neuromm.report.figures import (
 )
 from neuromm.report.figures.canvas import colour_map, score_limits
 from neuromm.report.figures.contacts import shaft_of
-from neuromm.report.pictures import _coarsened, masked_scores, unit_pictures
+from neuromm.report.pictures import coarsened, masked_scores, unit_pictures
 from neuromm.report.units import read_units
 
 
@@ -135,7 +135,7 @@ def test_a_single_voxel_survives_the_coarser_grid_at_its_place():
     volume = np.zeros((21, 20, 19), "f4")
     volume[13, 4, 9] = 0.7
     image = nib.Nifti1Image(volume, np.diag([1.0, 1.0, 1.0, 1.0]))
-    coarse = _coarsened(image)
+    coarse = coarsened(image)
     values = np.asarray(coarse.dataobj)
     assert coarse.header.get_zooms() == (2, 2, 2)
     assert values.max() == np.float32(0.7)
