@@ -223,7 +223,7 @@ def launchers() -> list[ModuleType]:
 
 
 def without_barrier(source: Path, number: int, folder: Path) -> Path:
-    """Copy of a source and its headers in which one barrier of the source is missing."""
+    """Copy of a source and its headers, without one barrier of the source."""
     cuda = source.resolve().parent.parent
     for part in with_headers(source):
         place = folder / "without" / part.relative_to(cuda)
