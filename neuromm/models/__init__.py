@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     )
     from neuromm.models.intensity import IntensityScaling, TrainedRange
     from neuromm.models.ivdnet import IVDNet, IVDNetConfig, IVDNetOutput
+    from neuromm.models.triplex import (
+        TRIPLEX,
+        TRIPLEXConfig,
+        TRIPLEXOutput,
+        triplex_loss,
+    )
     from neuromm.models.uncertainty import VolumePrediction, predict_with_uncertainty
     from neuromm.models.volume_prediction import predict_volume
 
 __all__ = [
+    "TRIPLEX",
     "DiscRegions",
     "DiscScores",
     "GeneDML",
@@ -35,6 +42,8 @@ __all__ = [
     "IntensityScaling",
     "ModelCard",
     "SectionPrediction",
+    "TRIPLEXConfig",
+    "TRIPLEXOutput",
     "TrainedRange",
     "VolumePrediction",
     "disc_regions",
@@ -43,9 +52,14 @@ __all__ = [
     "predict_volume",
     "predict_with_uncertainty",
     "score_discs",
+    "triplex_loss",
 ]
 
 _HOMES = {
+    "TRIPLEX": "neuromm.models.triplex",
+    "TRIPLEXConfig": "neuromm.models.triplex",
+    "TRIPLEXOutput": "neuromm.models.triplex",
+    "triplex_loss": "neuromm.models.triplex",
     "DiscRegions": "neuromm.models.discs",
     "DiscScores": "neuromm.models.disc_scores",
     "GeneDML": "neuromm.models.gene_dml.model",

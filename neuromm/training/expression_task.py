@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from neuromm.core import UsageError
 from neuromm.core.spot_features import SpotFeatures
 from neuromm.metrics import expression_correlation
-from neuromm.models import GeneDMLConfig, GeneDMLOutput, gene_dml_losses
+from neuromm.models import (
+    GeneDMLConfig,
+    TRIPLEXConfig,
+    gene_dml_losses,
+    triplex_loss,
+)
 from neuromm.training.tasks import Batch
 
 __all__ = ["ExpressionTask", "TissueSpots"]
@@ -86,33 +91,38 @@ class TissueSpots:
 
 
 class ExpressionTask:
-    """Train `neuromm.models.GeneDML` on spots, and score it section by section.
+    """Train `GeneDML` or `TRIPLEX` on spots, and score them section by section.
 
     Parameters
     ----------
     spots : TissueSpots
         Those that `fit` or `evaluate` is given.
-    config : GeneDMLConfig
-        Of the model: its weights of the losses.
+    config : GeneDMLConfig or TRIPLEXConfig
+        Of the model: which losses, and their weights.
 
     Notes
     -----
     Scores are ``pcc``, the mean correlation over genes and sections, and ``mse``.
     """
 
-    def __init__(self, spots: TissueSpots, config: GeneDMLConfig) -> None:
+    def __init__(
+        self, spots: TissueSpots, config: GeneDMLConfig | TRIPLEXConfig
+    ) -> None:
         self._spots = spots
         self._config = config
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Prediction, instances and groups of a batch together."""
-        output = self._called(model, batch, batch["expression"])
-        return gene_dml_losses(output, batch["expression"], self._config).total
+        truth = batch["expression"]
+        if isinstance(self._config, TRIPLEXConfig):
+            return triplex_loss(self._called(model, batch), truth, self._config)
+        output = self._called(model, batch, truth)
+        return gene_dml_losses(output, truth, self._config).total
 
     def measure(self, model: nn.Module, batch: Batch) -> Batch:
         """What was predicted and measured at each spot, and its section."""
         # Nothing that was measured is given to the model here.
-        output = self._called(model, batch, None)
+        output = self._called(model, batch)
         return {
             "predicted": output.expression.float(),
             "observed": batch["expression"],
@@ -129,24 +139,24 @@ class ExpressionTask:
         return {"pcc": found.pcc, "mse": found.mse}
 
     def _called(
-        self, model: nn.Module, batch: Batch, expression: Tensor | None
-    ) -> GeneDMLOutput:
+        self, model: nn.Module, batch: Batch, expression: Tensor | None = None
+    ) -> Any:
         """The model sees the sections of the batch whole."""
         spots, device = self._spots, batch["target"].device
         chosen = batch["spot"].cpu()
         whole = torch.isin(spots.section, spots.section[chosen].unique())
         place = torch.cumsum(whole, dim=0) - 1
-        output: GeneDMLOutput = model(
+        given = [] if expression is None else [expression]
+        return model(
             batch["target"],
             batch["neighbors"],
             spots.overview[whole].to(device),
             spots.grid[whole].to(device),
-            expression,
+            *given,
             neighbor_mask=batch["neighbor_mask"],
             section=spots.section[whole].to(device),
             rows=place[chosen].to(device),
         )
-        return output
 
 
 def _joined(parts: Sequence[Any]) -> Tensor:

@@ -33,6 +33,13 @@ CASES = {
             (4, 5),
         ],
     ),
+    "TRIPLEX": (
+        {
+            "n_features": 8, "n_genes": 5, "dim": 8, "n_tiles": 3, "neighbor_heads": 2,
+            "global_heads": 2, "fusion_heads": 2,
+        },
+        [(4, 3, 8), (4, 9, 8), (4, 8), torch.tensor([[3, 1], [3, 2], [4, 1], [6, 6]])],
+    ),
 }  # fmt: skip
 
 

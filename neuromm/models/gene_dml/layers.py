@@ -7,6 +7,7 @@ from torch.nn import functional
 from neuromm.core import DataError
 
 __all__ = [
+    "CrossLayer",
     "GlobalEncoder",
     "Layer",
     "NeighborEncoder",
@@ -49,6 +50,41 @@ class Layer(nn.Module):  # type: ignore[misc]
         seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         tokens = tokens + self.out(seen.transpose(1, 2).reshape(n, n_tokens, dim))
         result: Tensor = tokens + self.mlp(self.mlp_norm(tokens))
+        return result
+
+
+class CrossLayer(nn.Module):  # type: ignore[misc]
+    """Pre-norm layer in which one token looks at others.
+
+    Parameters
+    ----------
+    dim, n_heads, mlp : int
+    dropout : float
+    """
+
+    def __init__(self, dim: int, n_heads: int, mlp: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(dropout))
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp = widened(dim, mlp, dropout)
+
+    def forward(self, token: Tensor, seen: Tensor, shown: Tensor | None) -> Tensor:
+        """Token (n, dim), seen (n, n_tokens, dim), shown (n, n_tokens) or None."""
+        n, dim = token.shape
+        size = dim // self.n_heads
+        q = self.query(self.norm(token)).reshape(n, 1, self.n_heads, size)
+        parts = self.key_value(self.norm(seen)).reshape(n, -1, 2, self.n_heads, size)
+        k, v = parts.permute(2, 0, 3, 1, 4)
+        mask = None if shown is None else shown[:, None, None]
+        found = functional.scaled_dot_product_attention(
+            q.transpose(1, 2), k, v, attn_mask=mask
+        )
+        token = token + self.out(found.reshape(n, dim))
+        result: Tensor = token + self.mlp(self.mlp_norm(token))
         return result
 
 
@@ -120,8 +156,19 @@ class GlobalEncoder(nn.Module):  # type: ignore[misc]
         self.places = PositionalGenerator(dim)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, spots: Tensor, grid: Tensor) -> Tensor:
-        """Encode the (n_spots, dim) of one section."""
+    def forward(
+        self, spots: Tensor, grid: Tensor, section: Tensor | None = None
+    ) -> Tensor:
+        """Encode (n_spots, dim), each section as a sequence of its own."""
+        if section is None:
+            return self._encoded(spots, grid)
+        whole = torch.zeros_like(spots)
+        for one in section.unique():
+            own = torch.nonzero(section == one).squeeze(1)
+            whole = whole.index_put((own,), self._encoded(spots[own], grid[own]))
+        return whole
+
+    def _encoded(self, spots: Tensor, grid: Tensor) -> Tensor:
         tokens = self.places(self.layers[0](spots[None])[0], grid)[None]
         for layer in list(self.layers)[1:]:
             tokens = layer(tokens)

@@ -186,7 +186,7 @@ class GeneDML(nn.Module):  # type: ignore[misc]
                 inside = target.new_ones(neighbors.shape[:2], dtype=torch.bool)
             shown.append(inside)
         if "global" in self.config.scales:
-            whole = self._overviews(overview, grid, section)
+            whole = self.global_encoder(overview, grid, section)
             own = whole if rows is None else whole[rows]
             scales.append(self.projection(own)[:, None])
             shown.append(target.new_ones((len(target), 1), dtype=torch.bool))
@@ -225,21 +225,6 @@ class GeneDML(nn.Module):  # type: ignore[misc]
     def save_pretrained(self, path: str | Path) -> Path:
         """Write settings and weights; return the folder."""
         return save_model(self, self.config, path)
-
-    def _overviews(
-        self, overview: Tensor, grid: Tensor, section: Tensor | None
-    ) -> Tensor:
-        """Each section is a sequence of its own."""
-        if section is None:
-            encoded: Tensor = self.global_encoder(overview, grid)
-            return encoded
-        whole = torch.zeros_like(overview)
-        for one in section.unique():
-            own = torch.nonzero(section == one).squeeze(1)
-            whole = whole.index_put(
-                (own,), self.global_encoder(overview[own], grid[own])
-            )
-        return whole
 
     def _fused(
         self, scales: list[Tensor], shown: list[Tensor]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from neuromm.core import UsageError
 from neuromm.core.spot_features import SpotFeatures
 from neuromm.models.gene_dml.model import GeneDML
+from neuromm.models.triplex import TRIPLEX
 
 __all__ = ["SectionPrediction", "predict_expression"]
 
@@ -29,13 +30,13 @@ class SectionPrediction(NamedTuple):
 
 
 def predict_expression(
-    model: GeneDML, features: SpotFeatures, *, batch_size: int = 512
+    model: GeneDML | TRIPLEX, features: SpotFeatures, *, batch_size: int = 512
 ) -> SectionPrediction:
     """Predict the expression at every spot of a section.
 
     Parameters
     ----------
-    model : GeneDML
+    model : GeneDML or TRIPLEX
         Put into evaluation mode for the time, on its device.
     features : SpotFeatures
         Of the encoder that it was trained with.
