@@ -13,6 +13,11 @@ if TYPE_CHECKING:
         ExpressionScores,
         expression_correlation,
     )
+    from neuromm.metrics.expression_structure import (
+        StructureScores,
+        expression_structure,
+        morans_i,
+    )
     from neuromm.metrics.resampling import bootstrap_interval
     from neuromm.metrics.segmentation import (
         SurfaceDistances,
@@ -26,15 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExpressionScores",
+    "StructureScores",
     "SurfaceDistances",
     "bootstrap_interval",
     "detection_rate",
     "dice",
     "expected_calibration_error",
     "expression_correlation",
+    "expression_structure",
     "identification_rate",
     "label_centres",
     "localisation_error",
+    "morans_i",
     "reliability_table",
     "surface_distances",
 ]
@@ -42,6 +50,9 @@ __all__ = [
 _HOMES = {
     "ExpressionScores": "neuromm.metrics.expression",
     "expression_correlation": "neuromm.metrics.expression",
+    "StructureScores": "neuromm.metrics.expression_structure",
+    "expression_structure": "neuromm.metrics.expression_structure",
+    "morans_i": "neuromm.metrics.expression_structure",
     "SurfaceDistances": "neuromm.metrics.segmentation",
     "bootstrap_interval": "neuromm.metrics.resampling",
     "detection_rate": "neuromm.metrics.segmentation",

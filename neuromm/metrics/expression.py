@@ -123,7 +123,7 @@ def expression_correlation(
     rows, errors = [], []
     for number in range(len(names)):
         own = which == number
-        rows.append(_column_correlation(ours[own], truth[own]))
+        rows.append(column_correlation(ours[own], truth[own]))
         apart = ours[own] - truth[own]
         errors.append((np.square(apart).mean(), np.abs(apart).mean()))
     by_gene = np.array(rows).reshape(len(names), ours.shape[1])
@@ -138,7 +138,7 @@ def expression_correlation(
     )
 
 
-def _column_correlation(
+def column_correlation(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Pearson correlation of each column; nan where one does not vary."""
