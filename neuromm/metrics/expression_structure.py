@@ -91,8 +91,8 @@ def expression_structure(
     if n_kept >= 3:
         pairs = np.triu_indices(n_kept, k=1)
         gene = _correlation(
-            np.corrcoef(ours[:, kept], rowvar=False)[pairs],
-            np.corrcoef(truth[:, kept], rowvar=False)[pairs],
+            _between_genes(ours[:, kept])[pairs],
+            _between_genes(truth[:, kept])[pairs],
         )
         spatial = _correlation(predicted_moran[kept], observed_moran[kept])
     return StructureScores(
@@ -155,3 +155,7 @@ def morans_i(values: ArrayLike, touching: Any) -> NDArray[np.float64]:
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(column_correlation(x[:, None], y[:, None])[0])
+
+
+def _between_genes(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.atleast_2d(np.corrcoef(table, rowvar=False))
