@@ -116,7 +116,7 @@ def test_discs_lie_where_they_were_planted_and_scores_say_so(
     assert "2 scans of 2 patients" in scored.out
     means = read_json(out / "evaluation.json")["measures"]
     assert means["dice"]["low"] <= means["dice"]["mean"] <= means["dice"]["high"]
-    assert means["dice"]["mean"] > 0.3
+    assert means["dice"]["mean"] > 0.6  # 0.82 here, after eight epochs at width 3
     comparison = pd.read_csv(model / "comparison.tsv", sep="\t").set_index("method")
     # Small pieces were dropped, so Dice is near that of all voxels.
     assert means["dice"]["mean"] == pytest.approx(
