@@ -48,8 +48,7 @@ class SpotFeatures:
     encoder : str
         Name of the patch encoder.
     is_stand_in : bool
-        The encoder was not trained on pictures of tissue: every table that is made from
-        these features says so.
+        No trained network made the vectors: every table that is made from them says so.
     """
 
     section: str

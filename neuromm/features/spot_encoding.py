@@ -111,6 +111,9 @@ def spot_features(
             **backbone.attrs,
             "slide_sha256": _slide_digest(slide),
             "microns_per_pixel": slide.microns_per_pixel,
+            # One file may be opened as a picture of another size.
+            "width_px": slide.width,
+            "height_px": slide.height,
             "patch_um": patch_um,
             "patch_px": patch_px,
             "n_tiles": n_tiles,
