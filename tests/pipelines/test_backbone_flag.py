@@ -404,7 +404,7 @@ def test_layers_of_a_folder_give_the_numbers_of_exported_layers(
     [
         (("vision=layer1:image-statistics",), 2, "layer"),
         (("vision=layer1:",), 2, "no network follows"),
-        (("vision=resnet",), 2, "expected one of image-statistics, hashed-text"),
+        (("vision=resnet",), 2, "expected one of image-statistics, colorstats"),
         (("vision",), 2, "--backbone takes NAME=BACKBONE"),
         (("a=hashed-text", "a=hashed-text"), 2, "names 'a' twice"),
         (("vision=random:image-statistics",), 2, "no random twin"),
