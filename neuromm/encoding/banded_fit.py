@@ -25,7 +25,7 @@ from neuromm.encoding.fit_results import (
 from neuromm.encoding.ridge_batches import Fitted, in_halves
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_shape
 from neuromm.encoding.splitters import Split
-from neuromm.encoding.target_reading import TargetReader
+from neuromm.encoding.target_reading import scorable_targets
 from neuromm.encoding.target_sources import array_digest
 from neuromm.kernels import Solver, row_parts
 from neuromm.kernels.arrays import (
@@ -129,15 +129,8 @@ def fit_banded(
     neuromm.core.ResourceLimitError
         If ``memory_limit`` is too small for one target.
     """
-    if scoring != "mse" and max(len(test) for _, test in splits) < 2:
-        raise UsageError(
-            f"scoring={scoring!r} needs folds with at least 2 held-out samples. Leave "
-            "out blocks, or take scoring='mse'."
-        )
-    targets = TargetReader(y, x)
+    targets = scorable_targets(y, x, splits, scoring)
     n_targets = targets.shape[1]
-    if n_targets < 1:
-        raise UsageError(f"y has no targets: its shape is {targets.shape}")
     settings = RidgeSettings(
         x=x,
         splits=splits,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.core import UsageError
 from neuromm.encoding.fit_results import (
     FitResults,
     MemoryResults,
@@ -29,7 +28,7 @@ from neuromm.encoding.ridge_batches import (
 )
 from neuromm.encoding.ridge_engines import RidgeSettings, ridge_engine
 from neuromm.encoding.splitters import Split
-from neuromm.encoding.target_reading import TargetReader
+from neuromm.encoding.target_reading import TargetReader, scorable_targets
 from neuromm.kernels import Solver
 from neuromm.kernels.arrays import Array, host_array, itemsize
 from neuromm.kernels.ridge_modes import Scoring
@@ -126,15 +125,8 @@ def fit_ridge(
     neuromm.core.ResourceLimitError
         If ``memory_limit`` is too small for one target.
     """
-    if scoring != "mse" and max(len(test) for _, test in splits) < 2:
-        raise UsageError(
-            f"scoring={scoring!r} needs folds with at least 2 held-out samples. Leave "
-            "out blocks, or take scoring='mse'."
-        )
-    targets = TargetReader(y, x)
+    targets = scorable_targets(y, x, splits, scoring)
     n_targets = targets.shape[1]
-    if n_targets < 1:
-        raise UsageError(f"y has no targets: its shape is {targets.shape}")
     settings = RidgeSettings(
         x=x,
         splits=splits,
@@ -155,19 +147,34 @@ def fit_ridge(
         ahead = x.shape[0] * itemsize(x)
         memory = replace(memory, per_target=memory.per_target + ahead)
     batches = target_batches(memory, n_targets, limit, chunk=targets.chunk)
-    columns = batches.columns
     fit = BatchFit(settings, engine, solver)
     if not alpha_per_target:
-        fit.choose_one(part for _, part in targets.batches(columns))
+        fit.choose_one(part for _, part in targets.batches(batches.columns))
     results: FitResults
     if checkpoint is None:
-        results = MemoryResults(settings, y)
+        results, columns = MemoryResults(settings, y), batches.columns
     else:
         stored = _stored(
             checkpoint, settings, y, batches.widest, solver,
             alpha_per_target=alpha_per_target,
         )  # fmt: skip
         results, columns = stored, stored.pending()  # equally wide
+    chosen = _fitted_batches(fit, targets, columns, batches.n_late, results, progress)
+    if chosen:
+        _late_weights(fit, targets, batches.late, chosen, results)
+    return RidgeFit(solver_form=solver.name, **results.arrays())
+
+
+def _fitted_batches(
+    fit: BatchFit,
+    targets: TargetReader,
+    columns: Sequence[slice],
+    n_late: int,
+    results: FitResults,
+    progress: Callable[[int, int], None] | None,
+) -> list[Fitted]:
+    """Fit each batch; of the first ``n_late`` targets only the choice is made."""
+    n_targets = targets.shape[1]
     done = n_targets - sum(one.stop - one.start for one in columns)
     width = 0
     chosen: list[Fitted] = []
@@ -175,21 +182,30 @@ def fit_ridge(
         if part.shape[1] < width:
             give_back_memory()
         width = part.shape[1]
-        if one.stop <= batches.n_late:
+        if one.stop <= n_late:
             chosen.append(fit.chosen(part))
         else:
             results.store(one, fit(part, results.place(one)))
         done += width
         if progress is not None:
             progress(done, n_targets)
-    if chosen:
-        fit.forget_folds()
-        give_back_memory()
-        first = joined(chosen)
-        for one, part in targets.batches(batches.late):
-            now = columns_of(first, one)
-            results.store(one, fit.weights(part, now, results.place(one)))
-    return RidgeFit(solver_form=solver.name, **results.arrays())
+    return chosen
+
+
+def _late_weights(
+    fit: BatchFit,
+    targets: TargetReader,
+    late: Sequence[slice],
+    chosen: Sequence[Fitted],
+    results: FitResults,
+) -> None:
+    """Weights of targets whose choice came first, when the folds are out of memory."""
+    fit.forget_folds()
+    give_back_memory()
+    first = joined(chosen)
+    for one, part in targets.batches(late):
+        now = columns_of(first, one)
+        results.store(one, fit.weights(part, now, results.place(one)))
 
 
 def edge_shares(

@@ -18,6 +18,7 @@ confidence sets. Stat. Sci. 11:283-319 (the conjunction).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from neuromm.encoding.site_inputs import (
     labelled_responses,
 )
 from neuromm.encoding.site_models import SiteModels, held_out_predictions
-from neuromm.encoding.splitters import run_rows
+from neuromm.encoding.splitters import Split, run_rows
 from neuromm.encoding.training_influence import block_labels
 from neuromm.kernels.block_bootstrap import block_counts
 
@@ -165,11 +166,7 @@ def integration_sites(
     grid = _alphas(alphas, len(labelled))
     valid = scored_targets(labelled.to_numpy())
     cleaned = labelled.copy(data=np.where(valid, labelled.to_numpy(), 0.0))
-    held = np.sort(np.concatenate([test for _, test in folds]))
-    rows = run_rows(run_labels(labelled)[held])
-    y = cleaned.to_numpy()[held]
-    length = block or held_out_block(labelled, y[:, valid], rows)
-    labels, of_run = block_labels(run_rows(run_labels(labelled)), len(labelled), length)
+    held = _held_out(cleaned, valid, folds, block)
     predictions, influence = held_out_predictions(
         models,
         cleaned,
@@ -179,20 +176,19 @@ def integration_sites(
         memory_limit=parse_memory(memory_limit),
         rng=generator,
         tick=ticker(progress, n_fits),
-        blocks=labels,
+        blocks=held.labels,
     )
-    counts = block_counts(rows, len(held), length, n_resamples, generator)
     evidence = site_evidence(
-        y,
-        _of_events(predictions, held),
-        counts,
+        held.responses,
+        _of_events(predictions, held.events),
+        block_counts(held.runs, len(held.events), held.length, n_resamples, generator),
         layout.columns,
         over_time,
         confidence,
-        folds=[np.searchsorted(held, test) for _, test in folds],
+        folds=[np.searchsorted(held.events, test) for _, test in folds],
         influence=influence,
-        blocks=labels[held],
-        of_run=of_run,
+        blocks=held.labels[held.events],
+        of_run=held.of_run,
     )
     return _site_map(
         evidence,
@@ -201,13 +197,11 @@ def integration_sites(
         np.asarray(valid[layout.columns].all(axis=1)),
         targets=targets,
         attrs={
-            "multimodal": multimodal,
-            "unimodal": list(unimodal),
-            "controls": list(controls),
+            **_named(models),
             "cv": description,
-            "block": int(length),
+            "block": held.length,
             "n_resamples": int(n_resamples),
-            "n_events": len(held),
+            "n_events": len(held.events),
             "n_bins": int(layout.columns.shape[1]),
             "q": q,
             "correction": correction,
@@ -217,6 +211,58 @@ def integration_sites(
             "alphas": [float(alpha) for alpha in grid],
         },
     )
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Events that are predicted, and the blocks in which they are resampled.
+
+    Attributes
+    ----------
+    events : array of int of shape (n_held,)
+        In order.
+    responses : array of shape (n_held, n_targets)
+    runs : list of arrays of int
+        Places of each run among the events that are held out.
+    length : int
+        Events of a block.
+    labels : array of int of shape (n_events,)
+        Block of every event, held out or not.
+    of_run : array of int of shape (n_blocks,)
+        Run of each block.
+    """
+
+    events: NDArray[np.intp]
+    responses: Array
+    runs: list[NDArray[np.intp]]
+    length: int
+    labels: NDArray[np.intp]
+    of_run: NDArray[np.intp]
+
+
+def _held_out(
+    responses: xr.DataArray,
+    valid: NDArray[np.bool_],
+    folds: Sequence[Split],
+    block: int | None,
+) -> _HeldOut:
+    """Held-out events of all folds, in blocks as long as responses remember."""
+    events = np.sort(np.concatenate([test for _, test in folds]))
+    labels = run_labels(responses)
+    runs = run_rows(labels[events])
+    y = responses.to_numpy()[events]
+    length = int(block or held_out_block(responses, y[:, valid], runs))
+    blocks, of_run = block_labels(run_rows(labels), len(responses), length)
+    return _HeldOut(events, y, runs, length, blocks, of_run)
+
+
+def _named(models: SiteModels) -> dict[str, Any]:
+    """Names of the spaces that were compared."""
+    return {
+        "multimodal": models.multimodal,
+        "unimodal": list(models.unimodal),
+        "controls": list(models.controls),
+    }
 
 
 def _models(

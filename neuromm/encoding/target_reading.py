@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from neuromm.core import UsageError
+from neuromm.encoding.splitters import Split
 from neuromm.encoding.target_sources import target_source
 from neuromm.kernels.arrays import (
     Array,
@@ -20,8 +22,9 @@ from neuromm.kernels.arrays import (
     is_on_gpu,
     namespace,
 )
+from neuromm.kernels.ridge_modes import Scoring
 
-__all__ = ["TargetReader"]
+__all__ = ["TargetReader", "scorable_targets"]
 
 
 class TargetReader:
@@ -76,6 +79,34 @@ class TargetReader:
         elif is_numpy(x):
             part = host_array(part)
         return namespace(part).astype(part, x.dtype, copy=False)
+
+
+def scorable_targets(
+    y: Any, x: Array, splits: Sequence[Split], scoring: Scoring
+) -> TargetReader:
+    """Targets of a cross-validation that can score them.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_targets), or what `target_source` takes
+    x : array of shape (n_samples, n_features)
+    splits : sequence of (train, test)
+    scoring : {"r2", "correlation", "mse"}
+
+    Raises
+    ------
+    neuromm.core.UsageError
+        If there is no target, or no fold holds out enough samples for the score.
+    """
+    if scoring != "mse" and max(len(test) for _, test in splits) < 2:
+        raise UsageError(
+            f"scoring={scoring!r} needs folds with at least 2 held-out samples. Leave "
+            "out blocks, or take scoring='mse'."
+        )
+    targets = TargetReader(y, x)
+    if targets.shape[1] < 1:
+        raise UsageError(f"y has no targets: its shape is {targets.shape}")
+    return targets
 
 
 def _sent(part: Array, x: Array) -> Array:

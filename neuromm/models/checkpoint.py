@@ -6,7 +6,7 @@ never passes for a model when a process was killed between the two.
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from neuromm.core.files import atomic_path, file_digest, read_json, write_json
 __all__ = [
     "config_from_json",
     "load_into",
+    "load_model",
     "read_config",
     "read_tensors",
     "save_model",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 _CONFIG, _WEIGHTS, _FORMAT = "config.json", "model.safetensors", 1
 
 
@@ -100,6 +102,30 @@ def read_config(folder: str | Path, model: str, config_type: type[C]) -> C:
         raise DataError(f"the settings are damaged ({error})", folder / _CONFIG) from (
             error
         )
+
+
+def load_model(
+    model_type: Callable[[C], M], config_type: type[C], folder: str | Path
+) -> M:
+    """Model of a folder that `save_model` wrote, in evaluation mode, on CPU.
+
+    Parameters
+    ----------
+    model_type : type
+        Its name must be that of the model in the folder.
+    config_type : type
+        Of its settings, a dataclass.
+    folder : path-like
+
+    Raises
+    ------
+    InputMissingError, UsageError, DataError
+        As `read_config` and `load_into`.
+    """
+    model = model_type(read_config(folder, model_type.__name__, config_type))
+    load_into(model, folder)
+    model.eval()
+    return model
 
 
 def load_into(model: nn.Module, folder: str | Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neuromm.core import DataError, UsageError
 from neuromm.models.card import ModelCard
-from neuromm.models.checkpoint import load_into, read_config, save_model
+from neuromm.models.checkpoint import load_model, save_model
 from neuromm.models.inception_blocks import (
     ConvUnit,
     InceptionBlock,
@@ -244,10 +244,7 @@ class IVDNet(nn.Module):  # type: ignore[misc]
         InputMissingError, UsageError, DataError
             If the folder holds no such model, or a damaged one.
         """
-        model = cls(read_config(path, cls.__name__, IVDNetConfig))
-        load_into(model, path)
-        model.eval()
-        return model
+        return load_model(cls, IVDNetConfig, path)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write settings, weights and the trained range; return the folder."""

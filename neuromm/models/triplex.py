@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuromm.core import UsageError
 from neuromm.models.card import ModelCard
-from neuromm.models.checkpoint import load_into, read_config, save_model
+from neuromm.models.checkpoint import load_model, save_model
 from neuromm.models.gene_dml.layers import (
     CrossLayer,
     GlobalEncoder,
@@ -207,10 +207,7 @@ class TRIPLEX(nn.Module):  # type: ignore[misc]
         InputMissingError, UsageError, DataError
             If the folder holds no such model, or a damaged one.
         """
-        model = cls(read_config(path, cls.__name__, TRIPLEXConfig))
-        load_into(model, path)
-        model.eval()
-        return model
+        return load_model(cls, TRIPLEXConfig, path)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write settings and weights; return the folder."""

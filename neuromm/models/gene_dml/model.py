@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from neuromm.core import UsageError
 from neuromm.models.card import ModelCard
-from neuromm.models.checkpoint import load_into, read_config, save_model
+from neuromm.models.checkpoint import load_model, save_model
 from neuromm.models.gene_dml.config import GeneDMLConfig
 from neuromm.models.gene_dml.layers import (
     GlobalEncoder,
@@ -217,10 +217,7 @@ class GeneDML(nn.Module):  # type: ignore[misc]
         InputMissingError, UsageError, DataError
             If the folder holds no such model, or a damaged one.
         """
-        model = cls(read_config(path, cls.__name__, GeneDMLConfig))
-        load_into(model, path)
-        model.eval()
-        return model
+        return load_model(cls, GeneDMLConfig, path)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write settings and weights; return the folder."""
