@@ -13,11 +13,7 @@ if TYPE_CHECKING:
         ExpressionScores,
         expression_correlation,
     )
-    from neuromm.metrics.expression_structure import (
-        StructureScores,
-        expression_structure,
-        morans_i,
-    )
+    from neuromm.metrics.ranking import RetrievalScores, k_way, retrieval
     from neuromm.metrics.resampling import bootstrap_interval
     from neuromm.metrics.segmentation import (
         SurfaceDistances,
@@ -28,9 +24,15 @@ if TYPE_CHECKING:
         localisation_error,
         surface_distances,
     )
+    from neuromm.metrics.structure import (
+        StructureScores,
+        expression_structure,
+        morans_i,
+    )
 
 __all__ = [
     "ExpressionScores",
+    "RetrievalScores",
     "StructureScores",
     "SurfaceDistances",
     "bootstrap_interval",
@@ -40,20 +42,27 @@ __all__ = [
     "expression_correlation",
     "expression_structure",
     "identification_rate",
+    "k_way",
     "label_centres",
     "localisation_error",
     "morans_i",
     "reliability_table",
+    "retrieval",
     "surface_distances",
 ]
 
+# No module is named after a public name: once it is loaded, Python binds the module
+# under that name, and the function would be lost.
 _HOMES = {
     "ExpressionScores": "neuromm.metrics.expression",
     "expression_correlation": "neuromm.metrics.expression",
-    "StructureScores": "neuromm.metrics.expression_structure",
-    "expression_structure": "neuromm.metrics.expression_structure",
-    "morans_i": "neuromm.metrics.expression_structure",
+    "StructureScores": "neuromm.metrics.structure",
+    "expression_structure": "neuromm.metrics.structure",
+    "morans_i": "neuromm.metrics.structure",
     "SurfaceDistances": "neuromm.metrics.segmentation",
+    "RetrievalScores": "neuromm.metrics.ranking",
+    "k_way": "neuromm.metrics.ranking",
+    "retrieval": "neuromm.metrics.ranking",
     "bootstrap_interval": "neuromm.metrics.resampling",
     "detection_rate": "neuromm.metrics.segmentation",
     "dice": "neuromm.metrics.segmentation",
