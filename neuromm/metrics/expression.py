@@ -6,12 +6,18 @@ Chung et al. (2024) Accurate spatial gene expression prediction by integrating
 multi-resolution features. CVPR (TRIPLEX; PCC(A) and PCC(H)).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from neuromm.core import UsageError
+from neuromm.metrics.resampling import bootstrap_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ExpressionScores", "expression_correlation"]
 
@@ -44,10 +50,109 @@ class ExpressionScores:
     mae: float
     n_constant: int
 
+    @property
+    def by_section(self) -> NDArray[np.float64]:
+        """Mean over the genes of each section that have a correlation; nan if none."""
+        means: NDArray[np.float64] = _mean(self.by_gene, axis=1)
+        return means
+
+    def table(self, genes: Sequence[str] | NDArray[Any]) -> "pd.DataFrame":
+        """What was found of each gene.
+
+        Parameters
+        ----------
+        genes : sequence of n_genes names
+            In the order of the columns that were scored.
+
+        Returns
+        -------
+        table : DataFrame, a row a gene
+            ``pcc``, the mean over sections that have one, nan if none has;
+            ``n_sections``, how many have one; ``n_constant``, how many have not.
+
+        Raises
+        ------
+        UsageError
+            If there are more or fewer names than genes.
+        """
+        import pandas as pd
+
+        n_sections, n_genes = self.by_gene.shape
+        if len(genes) != n_genes:
+            raise UsageError(
+                f"genes must name the {n_genes} columns that were scored, got "
+                f"{len(genes)} names"
+            )
+        n_known = np.count_nonzero(~np.isnan(self.by_gene), axis=0)
+        return pd.DataFrame(
+            {
+                "pcc": _mean(self.by_gene, axis=0),
+                "n_sections": n_known,
+                "n_constant": n_sections - n_known,
+            },
+            index=pd.Index(list(genes), name="gene"),
+        )
+
+    def interval(
+        self,
+        groups: Mapping[Any, Any] | Sequence[Any] | NDArray[Any],
+        *,
+        n_resamples: int = 2000,
+        level: float = 0.95,
+        rng: int | np.random.Generator = 0,
+    ) -> tuple[float, float]:
+        """Bootstrap interval of PCC(A) over patients.
+
+        Parameters
+        ----------
+        groups : mapping of section to patient, or sequence of n_sections patients
+            A sequence is in the order of `sections`, which are sorted.
+        n_resamples : int
+        level : float
+            Between 0 and 1.
+        rng : int or Generator
+
+        Returns
+        -------
+        low, high : float
+            Percentiles; nan with one patient. With few they are too narrow: where
+            patients vary normally, 95 % intervals of four hold the truth in 81 %, of
+            eight in 90 %.
+
+        Raises
+        ------
+        UsageError
+            If a section has no patient, or a setting is out of range.
+
+        Notes
+        -----
+        Sections of a patient are near-copies, so patients are drawn, whole. Each counts
+        once: the interval is of the mean over patients of the means of their sections,
+        as where folds are patients. `pcc` is that mean if all have as many sections.
+        """
+        if isinstance(groups, Mapping):
+            missing = [name for name in self.sections if name not in groups]
+            if missing:
+                raise UsageError(
+                    f"groups must name a patient for each section: "
+                    f"{missing[0]!r} has none"
+                )
+            groups = [groups[name] for name in self.sections]
+        return bootstrap_interval(
+            self.by_section,
+            groups=groups,
+            confidence=level,
+            n_resamples=n_resamples,
+            rng=rng,
+        )
+
     def highly_predicted(
         self, n_genes: int = 50, *, chosen_on: "ExpressionScores | None" = None
     ) -> float:
         """PCC(H): mean correlation of the genes that are predicted best.
+
+        Genes are ordered by their mean correlation over sections. The code of TRIPLEX
+        and of Gene-DML averages their ranks over folds instead.
 
         Parameters
         ----------
@@ -65,12 +170,12 @@ class ExpressionScores:
 
         Raises
         ------
-        ValueError
+        UsageError
             If the genes are others in number, or ``n_genes`` is below 1.
         """
         judge = self if chosen_on is None else chosen_on
         if n_genes < 1 or judge.by_gene.shape[1] != self.by_gene.shape[1]:
-            raise ValueError(
+            raise UsageError(
                 f"n_genes must be at least 1 and the genes the same, got {n_genes}, "
                 f"{judge.by_gene.shape[1]} and {self.by_gene.shape[1]} genes"
             )
@@ -99,7 +204,7 @@ def expression_correlation(
 
     Raises
     ------
-    ValueError
+    UsageError
         If shapes do not match, or values are not finite.
 
     Notes
@@ -112,13 +217,13 @@ def expression_correlation(
     truth = np.asarray(observed, dtype=np.float64)
     labels = np.asarray(sections)
     if ours.ndim != 2 or ours.shape != truth.shape or labels.shape != ours.shape[:1]:
-        raise ValueError(
+        raise UsageError(
             "predicted and observed must have one shape (n_spots, n_genes) and "
             f"sections a label for each spot, got {ours.shape}, {truth.shape} and "
             f"{labels.shape}"
         )
     if not (np.isfinite(ours).all() and np.isfinite(truth).all()):
-        raise ValueError("predicted or observed expression holds nan or infinity")
+        raise UsageError("predicted or observed expression holds nan or infinity")
     names, which = np.unique(labels, return_inverse=True)
     rows, errors = [], []
     for number in range(len(names)):
