@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, csr_matrix
 
-from neuromm.metrics import expression_structure, morans_i
+from neuromm.metrics import expression_correlation, expression_structure, morans_i
 from neuromm.prepare.expression import neighbours
 
 
@@ -62,6 +62,32 @@ def test_structure_survives_scale_and_not_spots_shuffled_gene_by_gene():
     moved = expression_structure(observed[rng.permutation(400)], observed, touching)
     assert moved.gene == pytest.approx(1)
     assert np.abs(moved.predicted_moran).mean() < moved.observed_moran.mean() / 2
+
+
+def test_the_mean_predicts_spots_best_and_keeps_structure_worst():
+    """Draws around the mean of a spot err more, and are as rough as measured values."""
+    touching = array_of("st", 20, 20)[2]
+    rng = np.random.default_rng(0)
+    mean = touching @ rng.standard_normal((400, 3)) @ rng.standard_normal((3, 40))
+    sd = mean.std(axis=0) * rng.uniform(0.3, 3, 40)
+    observed, drawn = (mean + sd * rng.standard_normal((400, 40)) for _ in range(2))
+    spots = [expression_correlation(p, observed, [0] * 400).pcc for p in (mean, drawn)]
+    assert spots[0] > spots[1] + 0.1
+    smooth, rough = (expression_structure(p, observed, touching) for p in (mean, drawn))
+    assert (smooth.predicted_moran > smooth.observed_moran).all()
+    assert abs((rough.predicted_moran - rough.observed_moran).mean()) < 0.01
+    assert smooth.gene < rough.gene - 0.05
+    assert smooth.spatial < rough.spatial - 0.3
+
+
+def test_morans_i_of_shuffled_spots_is_minus_one_over_the_others_on_average():
+    touching = array_of("visium")[2]
+    rng = np.random.default_rng(0)
+    value = rng.standard_normal(48)
+    shuffled = np.column_stack([rng.permutation(value) for _ in range(4000)])
+    found = morans_i(shuffled, touching)
+    three_standard_errors = 3 * found.std() / np.sqrt(4000)
+    assert abs(found.mean() + 1 / 47) < three_standard_errors
 
 
 def test_genes_that_do_not_vary_are_counted_and_left_out():
