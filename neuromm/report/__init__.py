@@ -10,6 +10,9 @@ from neuromm._lazy import lazy_names
 if TYPE_CHECKING:
     from neuromm.report.dataset import bids_uri, prepare_output
     from neuromm.report.derivatives import write_unit
+    from neuromm.report.expression import write_expression_page
+    from neuromm.report.expression_scores import ExpressionSectionScores
+    from neuromm.report.expression_summary import write_expression_summary
     from neuromm.report.group import write_group_maps
     from neuromm.report.html import write_group_report, write_subject_report
     from neuromm.report.methods import methods_text
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from neuromm.report.units import read_units
 
 __all__ = [
+    "ExpressionSectionScores",
     "bids_name",
     "bids_uri",
     "contrast_label",
@@ -30,6 +34,8 @@ __all__ = [
     "prepare_output",
     "prepare_segmentation",
     "read_units",
+    "write_expression_page",
+    "write_expression_summary",
     "write_group_maps",
     "write_group_report",
     "write_predictions",
@@ -42,6 +48,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ExpressionSectionScores": "expression_scores",
     "bids_name": "naming",
     "bids_uri": "dataset",
     "contrast_label": "naming",
@@ -49,6 +56,8 @@ _HOME = {
     "prepare_output": "dataset",
     "prepare_segmentation": "segmentation_dataset",
     "read_units": "units",
+    "write_expression_page": "expression",
+    "write_expression_summary": "expression_summary",
     "write_group_maps": "group",
     "write_group_report": "html",
     "write_predictions": "predictions",
