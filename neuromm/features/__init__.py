@@ -24,6 +24,7 @@ from neuromm.features.nuisance_spaces import (
     position_in_run,
     word_rate,
 )
+from neuromm.features.patch_file import patch_file_features
 from neuromm.features.spot_encoding import spot_features
 from neuromm.features.stimulus_rows import (
     StimulusRows,
@@ -36,6 +37,11 @@ from neuromm.features.stimulus_rows import (
     words_at,
 )
 from neuromm.features.stimulus_tables import layer_features, stimulus_features
+from neuromm.features.stored_spot_features import (
+    obsm_spot_features,
+    stored_spot_features,
+    write_spot_features,
+)
 from neuromm.features.table import FeatureEvents, FeatureTable
 from neuromm.features.torch_backbone import module_backbone
 
@@ -65,13 +71,16 @@ __all__ = [
     "module_backbone",
     "module_layers",
     "motion_energy",
+    "obsm_spot_features",
     "paired_rows",
+    "patch_file_features",
     "permuted_rows",
     "position_in_run",
     "read_features",
     "scene_cuts",
     "spot_features",
     "stimulus_features",
+    "stored_spot_features",
     "text_file_rows",
     "text_rows",
     "volume_features",
@@ -79,4 +88,5 @@ __all__ = [
     "word_rows",
     "words_at",
     "write_features",
+    "write_spot_features",
 ]
