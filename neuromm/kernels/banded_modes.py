@@ -36,6 +36,7 @@ from neuromm.kernels.banded_features import (
     Sides,
 )
 from neuromm.kernels.column_statistics import column_mean
+from neuromm.kernels.mixed_kernel import mixed_kernel
 from neuromm.kernels.ridge_modes import Form, eigenmodes
 from neuromm.kernels.row_parts import Counts, RowParts, TargetRows
 
@@ -314,7 +315,11 @@ class _Dual(BandedFeatures):
             fit_intercept=fit_intercept,
             centre_held_out=centre_held_out,
         )
-        self._kernels = [self._kernel_of_space(space) for space in self.spaces]
+        n_samples = self._rows.shape[0]
+        shape = (len(self.spaces), n_samples, n_samples)
+        self._kernels = empty(shape, self._means)
+        for number, space in enumerate(self.spaces):
+            self._fill_kernel_of_space(space, self._kernels[number])
         self._summed: tuple[bytes, Array] | None = None
 
     def modes(
@@ -368,27 +373,20 @@ class _Dual(BandedFeatures):
             weights[space] *= self._cast(gamma)
         return weights
 
-    def _kernel_of_space(self, space: slice) -> Array:
+    def _fill_kernel_of_space(self, space: slice, kernel: Array) -> None:
         xp = namespace(self._rows)
-        n_samples = self._rows.shape[0]
-        kernel = empty((n_samples, n_samples), self._means)
         kernel[:] = 0
         # Rounding alone knows this mean: kernels are centred again for each fold.
         mean = self.mean
         for columns in _blocks(space):
             block = xp.astype(self._rows[:, columns], xp.float64) - mean[columns]
             kernel += block @ block.T
-        return kernel
 
     def _kernel(self, gamma: NDArray[np.float64]) -> Array:
         key = gamma.tobytes()
         if self._summed is None or self._summed[0] != key:
-            self._summed = None
-            used = np.flatnonzero(gamma > 0)
-            total = self._kernels[used[0]] * float(gamma[used[0]])
-            for space in used[1:]:
-                total += self._kernels[space] * float(gamma[space])
-            self._summed = key, total
+            self._summed = None  # two of them would not fit where one does
+            self._summed = key, mixed_kernel(self._kernels, gamma)
         return self._summed[1]
 
     def _decomposed(

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-__all__ = ["Spanning", "every_eigenvalue", "spanning_penalties"]
+from neuromm.kernels.arrays import (
+    ROWS_PER_SUM,
+    Array,
+    is_numpy,
+    namespace,
+    runs_kernels,
+)
+
+__all__ = ["Spanning", "every_eigenvalue", "mixed_squares", "spanning_penalties"]
 
 # Mixing pays where it saves at least this share of the penalties.
 _LEAST_SAVED = 0.2
@@ -86,3 +94,39 @@ def every_eigenvalue(
     lowest = _BELOW * float(positive.min(initial=1.0))
     n_values = int(_PER_DECADE * np.log10(max(largest / lowest, 10.0))) + 1
     return np.concatenate([[0.0], np.geomspace(lowest, max(largest, lowest), n_values)])
+
+
+def mixed_squares(errors: Array, mix: Array | None) -> Array:
+    """Sums over rows of the squared errors of every penalty of a grid.
+
+    Parameters
+    ----------
+    errors : array of shape (n_pivots, n_folds, n_rows, n_targets)
+        Of the penalties that span the grid.
+    mix : array of shape (n_alphas, n_pivots) or None
+        As `Spanning.mix`, in the library and precision of ``errors``.
+
+    Returns
+    -------
+    squares : array of shape (n_alphas, n_folds, n_targets), float64
+    """
+    if mix is not None and runs_kernels(errors):
+        from neuromm.kernels import gpu_mixtures
+
+        return gpu_mixtures.mixed_squares(errors, mix)
+    if mix is not None:
+        xp = namespace(errors)
+        n_pivots, *shape = errors.shape
+        mixed = mix @ xp.reshape(errors, (n_pivots, -1))
+        errors = xp.reshape(mixed, (mix.shape[0], *shape))
+    return sum(
+        _sum_squares(errors[:, :, start : start + ROWS_PER_SUM])
+        for start in range(0, errors.shape[2], ROWS_PER_SUM)
+    )
+
+
+def _sum_squares(x: Array) -> Array:
+    if is_numpy(x):
+        return np.einsum("akmt,akmt->akt", x, x).astype(np.float64)
+    xp = namespace(x)
+    return xp.sum(x * x, axis=2, dtype=xp.float64)

@@ -28,10 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromm.kernels.arrays import (
-    ROWS_PER_SUM,
     Array,
     as_like,
-    is_numpy,
     is_on_gpu,
     itemsize,
     namespace,
@@ -43,7 +41,11 @@ from neuromm.kernels.held_out_blocks import (
     rows_of_folds,
     squares_of,
 )
-from neuromm.kernels.penalty_curves import every_eigenvalue, spanning_penalties
+from neuromm.kernels.penalty_curves import (
+    every_eigenvalue,
+    mixed_squares,
+    spanning_penalties,
+)
 from neuromm.kernels.ridge_features import FeatureRows, at_mean, to_weights
 from neuromm.kernels.ridge_modes import Form, Scoring
 from neuromm.kernels.row_parts import (
@@ -268,11 +270,8 @@ class HoldOutRidge:
             rows = block.of(outside, folds)
             held = held + xp.reshape(rows, (n_folds, n_test, width))
         inverse = block.inverse[:, folds]
-        error = inverse * held if n_test == 1 else inverse @ held
-        if self._error_mix is not None:
-            error = self._error_mix @ xp.reshape(error, (error.shape[0], -1))
-        error = xp.reshape(error, (len(self.alphas), n_folds, n_test, width))
-        return _sum_squares(error)
+        errors = inverse * held if n_test == 1 else inverse @ held
+        return mixed_squares(errors, self._error_mix)
 
     def at(self, batch: HoldOutBatch, choice: Array) -> Array:
         """Score of one penalty a target; the path has it from predictions already."""
@@ -435,18 +434,3 @@ def _made_orthonormal(basis: Array, form: Form, fit_intercept: bool) -> Array:
     diagonal = xp.linalg.diagonal(r)
     q *= xp.where(diagonal < 0, -xp.ones_like(diagonal), xp.ones_like(diagonal))
     return q
-
-
-def _sum_squares(x: Array) -> Array:
-    """Sum over rows of squares, float64; (n_alphas, n_folds, n_rows, n_targets)."""
-    return sum(
-        _squares(x[:, :, start : start + ROWS_PER_SUM])
-        for start in range(0, x.shape[2], ROWS_PER_SUM)
-    )
-
-
-def _squares(x: Array) -> Array:
-    if is_numpy(x):
-        return np.einsum("akmt,akmt->akt", x, x).astype(np.float64)
-    xp = namespace(x)
-    return xp.sum(x * x, axis=2, dtype=xp.float64)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from neuromm._resources import shared_folder
-from neuromm.kernels import gpu_columns, gpu_permutation, gpu_ridge
+from neuromm.kernels import gpu_columns, gpu_mixtures, gpu_permutation, gpu_ridge
 from neuromm.kernels.gpu_launch import Launch
-from tests.kernels import column_cases, cuda_shim
+from tests.kernels import column_cases, cuda_shim, mixture_cases
 from tests.kernels import cuda_cases as cases
 
 SOURCES = {path.stem: path for path in cuda_shim.sources()}
@@ -48,7 +48,15 @@ def col_stats_is_right() -> bool:
     return np.allclose(found, column_cases.moments(y, prediction), rtol=1e-10)
 
 
+def alpha_combine_is_right() -> bool:
+    errors, mix = mixture_cases.mixtures(9, 40, 1, 9, 65, "float64", 0)
+    found = gpu_mixtures.mixed_squares(errors, mix)
+    exact = (np.tensordot(mix, errors, axes=1) ** 2).sum(axis=2)
+    return np.allclose(found, exact, rtol=1e-10)
+
+
 RIGHT = {
+    "alpha_combine": alpha_combine_is_right,
     "path_sums": path_sums_is_right,
     "block_perm": block_perm_is_right,
     "col_stats": col_stats_is_right,
