@@ -5,9 +5,9 @@ correlations can be high where relations between genes and patterns in space are
 those that were measured.
 
 From the literature: Moran's I, by Moran (1950) for neighbours and by Cliff & Ord (1981)
-for any weights; the names GSC and SSC, the one for correlations between genes, the other
-for Moran's I of genes, by Si et al. (2026). Their released code (commit 3099d3b)
-computes neither, and we have not seen their formulae.
+for any weights; the names GSC, for correlations between genes, and SSC, for Moran's I
+of genes, by Si et al. (2026). Their released code (commit 3099d3b) computes neither,
+and we have not seen their formulae.
 
 Our choice: to correlate the two matrices over pairs of genes, as in the test of Mantel
 (1967), and Moran's I over genes; section by section; neighbours of weight 1; genes that

@@ -1,5 +1,8 @@
 """Correlations of expression: section by section, constant genes counted."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
@@ -10,6 +13,8 @@ from neuromm.metrics import (
     bootstrap_interval,
     expression_correlation,
 )
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "expression_metrics.md"
 
 
 def drawn(n_spots=40, n_genes=6, seed=0):
@@ -170,3 +175,23 @@ def test_shapes_and_values_that_cannot_be_are_refused():
     predicted[3, 3] = np.nan
     with pytest.raises(ValueError, match="nan or infinity"):
         expression_correlation(predicted, observed, [0] * 40)
+
+
+def test_the_page_about_scores_shows_what_its_script_prints(capsys):
+    script, shown = (
+        "".join(re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), flags=re.DOTALL))
+        for kind in ("python", "text")
+    )
+    exec(compile(script, PAGE.name, "exec"), {})
+    *printed, over_patients = capsys.readouterr().out.splitlines()
+    number = r"-?\d\.\d+"
+    assert [re.sub(number, "", line) for line in printed] == [
+        re.sub(number, "", line) for line in shown.splitlines()
+    ]
+    found, expected = (
+        np.array(re.findall(number, text), dtype=float)
+        for text in ("\n".join(printed), shown)
+    )
+    np.testing.assert_allclose(found, expected, atol=0.0015)
+    # A section a patient: the mean over patients is PCC(A).
+    assert float(over_patients) == pytest.approx(found[0], abs=0.0005)
