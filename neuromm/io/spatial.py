@@ -26,7 +26,14 @@ from neuromm.io.content import require_content
 from neuromm.io.file_limits import check_hdf5
 from neuromm.io.reader import Reader
 
-__all__ = ["READER", "load", "microns_per_pixel", "write_example"]
+__all__ = [
+    "READER",
+    "hest_companions",
+    "is_hexagonal",
+    "load",
+    "microns_per_pixel",
+    "write_example",
+]
 
 # Pixels of pictures of tissue; anything else is another unit, or a mistake.
 _PLAUSIBLE_UM = (0.05, 50.0)
@@ -82,8 +89,8 @@ def load(
     kind: GridKind | None = None
     if path.name.lower().endswith(".h5ad"):
         adata = _h5ad(path)
-        beside, found = _hest(path)
-        kind = "visium" if _is_hexagonal(adata.obs) else None
+        beside, found = hest_companions(path)
+        kind = "visium" if is_hexagonal(adata.obs) else None
     elif path.is_dir():
         adata, kind = _visium(path), "visium"
     else:
@@ -180,7 +187,7 @@ def _visium(path: Path) -> Any:
     return spatial_visium.read_visium(path)
 
 
-def _hest(path: Path) -> tuple[dict[str, Path], Mapping[str, Any]]:
+def hest_companions(path: Path) -> tuple[dict[str, Path], Mapping[str, Any]]:
     """What HEST-1k has beside ``st/NAME.h5ad``."""
     if path.parent.name != "st":
         return {}, {}
@@ -210,8 +217,8 @@ def _library(adata: Any, path: Path) -> str:
     return str(name)
 
 
-def _is_hexagonal(obs: pd.DataFrame) -> bool:
-    """Rows whose columns are numbered by twos, shifted by one from row to row."""
+def is_hexagonal(obs: pd.DataFrame) -> bool:
+    """Tell rows whose columns are numbered by twos, shifted from row to row."""
     if not {"array_row", "array_col"} <= set(obs):
         return False
     return bool(((obs["array_row"] + obs["array_col"]) % 2 == 0).all())

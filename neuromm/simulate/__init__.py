@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         make_integration_dataset,
     )
     from neuromm.simulate.planted_tissue import PlantedSection, make_tissue_sections
+    from neuromm.simulate.tissue_slides import TissueSlide, make_tissue_slides
 
 __all__ = [
     "DIXON_TISSUES",
@@ -28,6 +29,7 @@ __all__ = [
     "ImageTruth",
     "IntegrationDataset",
     "PlantedSection",
+    "TissueSlide",
     "TreebankTruth",
     "make_bids_dataset",
     "make_bold5000",
@@ -37,6 +39,7 @@ __all__ = [
     "make_integration_dataset",
     "make_pereira",
     "make_tissue_sections",
+    "make_tissue_slides",
 ]
 
 _HOMES = {
@@ -56,6 +59,8 @@ _HOMES = {
     "make_pereira": "image_datasets",
     "PlantedSection": "planted_tissue",
     "make_tissue_sections": "planted_tissue",
+    "TissueSlide": "tissue_slides",
+    "make_tissue_slides": "tissue_slides",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
