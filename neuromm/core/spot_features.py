@@ -13,12 +13,12 @@ multi-resolution features. CVPR (TRIPLEX: the 5 x 5 tiles and their mask).
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from neuromm.core.errors import DataError
+from neuromm.core.errors import DataError, UsageError
 
 __all__ = ["SpotFeatures"]
 
@@ -114,3 +114,48 @@ class SpotFeatures:
     def n_features(self) -> int:
         """Length of the vectors of `overview`."""
         return int(self.overview.shape[1])
+
+    def part(self, rows: ArrayLike) -> "SpotFeatures":
+        """Some spots of the section, as a section of their own.
+
+        Parameters
+        ----------
+        rows : int array of shape (n_chosen,), or bool array of shape (n_spots,)
+            Which spots, in the order wanted, or a mark for each.
+
+        Returns
+        -------
+        part : SpotFeatures
+            Named as the section is. Tiles around the chosen spots stay, those over
+            other spots too.
+
+        Raises
+        ------
+        UsageError
+            If ``rows`` are none of these.
+        DataError
+            If a spot is chosen twice.
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool and chosen.shape == (self.n_spots,):
+            chosen = np.flatnonzero(chosen)
+        elif not chosen.size:
+            chosen = np.empty(0, dtype=np.intp)
+        is_index = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer)
+        if not is_index or (
+            chosen.size and not 0 <= chosen.min() <= chosen.max() < self.n_spots
+        ):
+            raise UsageError(
+                f"{self.section}: rows must be numbers from 0 to {self.n_spots - 1}, "
+                f"or True or False for each of {self.n_spots} spots, got "
+                f"{chosen.dtype} of shape {chosen.shape}"
+            )
+        return replace(
+            self,
+            spots=self.spots[chosen],
+            target=self.target[chosen],
+            neighbors=self.neighbors[chosen],
+            neighbor_mask=self.neighbor_mask[chosen],
+            overview=self.overview[chosen],
+            grid=self.grid[chosen],
+        )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         partial_information,
         synergy_bounds,
     )
+    from neuromm.encoding.linear_probe import expression_probe
     from neuromm.encoding.nested_encoding import encode
     from neuromm.encoding.nifti_targets import NiftiTargets
     from neuromm.encoding.pairwise_accuracy import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from neuromm.encoding.planning import Plan, plan
     from neuromm.encoding.ridge_cv import RidgeCV
     from neuromm.encoding.scores import correlation_score, r2_score
+    from neuromm.encoding.section_folds import TissueFold, tissue_folds
     from neuromm.encoding.sites import integration_sites
     from neuromm.encoding.splitters import BlockedKFold, RunKFold
     from neuromm.encoding.stacking import Stacking, stack
@@ -77,6 +79,7 @@ __all__ = [
     "SiteSynergy",
     "Stacking",
     "SynergyBounds",
+    "TissueFold",
     "best_models",
     "bootstrap_ceiling",
     "both_alignments",
@@ -85,6 +88,7 @@ __all__ = [
     "correlation_score",
     "delay",
     "encode",
+    "expression_probe",
     "group_effect",
     "half_fold_scores",
     "half_fold_sites",
@@ -108,6 +112,7 @@ __all__ = [
     "stack",
     "structured_partition",
     "synergy_bounds",
+    "tissue_folds",
     "two_v_two",
     "variance_partition",
     "voxel_r",
@@ -128,6 +133,7 @@ _HOMES = {
     "SiteSynergy": "neuromm.encoding.synergy_evidence",
     "Stacking": "neuromm.encoding.stacking",
     "SynergyBounds": "neuromm.encoding.interaction_bounds",
+    "TissueFold": "neuromm.encoding.section_folds",
     "best_models": "neuromm.encoding.group_comparisons",
     "bootstrap_ceiling": "neuromm.encoding.ceilings",
     "both_alignments": "neuromm.encoding.group_sites",
@@ -136,6 +142,7 @@ _HOMES = {
     "correlation_score": "neuromm.encoding.scores",
     "delay": "neuromm.prepare.delay",
     "encode": "neuromm.encoding.nested_encoding",
+    "expression_probe": "neuromm.encoding.linear_probe",
     "group_effect": "neuromm.encoding.group_sites",
     "half_fold_scores": "neuromm.encoding.half_fold_protocol",
     "half_fold_sites": "neuromm.encoding.half_fold_comparisons",
@@ -159,6 +166,7 @@ _HOMES = {
     "stack": "neuromm.encoding.stacking",
     "structured_partition": "neuromm.encoding.partition",
     "synergy_bounds": "neuromm.encoding.interaction_bounds",
+    "tissue_folds": "neuromm.encoding.section_folds",
     "two_v_two": "neuromm.encoding.pairwise_accuracy",
     "variance_partition": "neuromm.encoding.partition",
     "voxel_r": "neuromm.encoding.pairwise_accuracy",

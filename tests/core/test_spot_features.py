@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from neuromm.core import DataError
+from neuromm.core import DataError, UsageError
 from neuromm.core.spot_features import SpotFeatures
 
 
@@ -60,3 +60,28 @@ def test_two_spots_in_one_place_are_refused(features):
         replace(features, grid=features.grid[[0, 1, 2, 2]])
     with pytest.raises(DataError, match="two spots have the same name"):
         replace(features, spots=features.spots[[0, 1, 2, 2]])
+
+
+def test_a_part_is_its_spots_in_the_order_wanted(features):
+    part = features.part([3, 0])
+    assert part.spots.tolist() == ["2x2", "1x1"]
+    for name in ("target", "neighbors", "neighbor_mask", "overview", "grid"):
+        whole = getattr(features, name)
+        np.testing.assert_array_equal(getattr(part, name), whole[[3, 0]])
+    assert (part.section, part.encoder, part.is_stand_in) == ("A1", "planted", True)
+    marked = features.part(np.array([True, False, False, True]))
+    assert marked.spots.tolist() == ["1x1", "2x2"]
+    assert features.part([]).n_spots == 0
+
+
+@pytest.mark.parametrize(
+    "rows", [[0, 4], [-1], [True, False], [0.0, 1.0], [[0, 1]], ["1x1"]]
+)
+def test_a_part_of_spots_that_are_not_there_is_refused(features, rows):
+    with pytest.raises(UsageError, match=r"A1: rows must be numbers from 0 to 3, or"):
+        features.part(rows)
+
+
+def test_a_spot_is_not_taken_twice(features):
+    with pytest.raises(DataError, match="two spots have the same name"):
+        features.part([1, 1])
