@@ -33,9 +33,10 @@ class ExpressionScores:
     by_gene : array of shape (n_sections, n_genes)
         Pearson correlation over the spots of a section; nan for a gene that does not
         vary there, measured or predicted.
+    by_section : array of shape (n_sections,)
+        Mean over the genes of a section that have a correlation; nan if none has.
     pcc : float
-        PCC(A): mean over the genes of a section that have one, then over sections that
-        have any; nan if none has.
+        PCC(A): mean of `by_section` over sections that have one; nan if none has.
     mse, mae : float
         Mean over spots and genes of a section, then over sections, in the unit of the
         expression (squared).
@@ -52,7 +53,7 @@ class ExpressionScores:
 
     @property
     def by_section(self) -> NDArray[np.float64]:
-        """Mean over the genes of each section that have a correlation; nan if none."""
+        """Mean over the genes of each section that have a correlation."""
         means: NDArray[np.float64] = _mean(self.by_gene, axis=1)
         return means
 
