@@ -17,6 +17,7 @@ from neuromm.core.picture import Picture
 from neuromm.core.spot_features import SpotFeatures
 from neuromm.features.backbones import Backbone
 from neuromm.features.feature_cache import FeatureCache, computed_in_parts
+from neuromm.features.spot_places import array_places, pixel_places
 from neuromm.prepare.patches import neighbourhood
 
 __all__ = ["spot_features"]
@@ -84,7 +85,7 @@ def spot_features(
             f"spots need a backbone of images, got {backbone.name} of "
             f"{backbone.modality}"
         )
-    places, grid = _placed(adata, section)
+    places, grid = pixel_places(adata, section), array_places(adata, section)
     stimuli = [f"{x:.3f} {y:.3f}" for x, y in places.tolist()]
     where = dict(zip(stimuli, places, strict=True))
     done = 0
@@ -153,6 +154,8 @@ def _spot(
     patch_tokens: bool,
 ) -> dict[str, NDArray[np.float32]]:
     """Vectors of the tiles around one spot; those outside of the slide are 0."""
+    # A spot at a time: on a CPU the tiles of ten spots together took as long, or up to
+    # twice as long (HER2ST A1), and none is shared by two spots at 112 um.
     pictures, inside = neighbourhood(
         slide, place, size_um=patch_um, size_px=patch_px, n_tiles=n_tiles
     )
@@ -163,28 +166,6 @@ def _spot(
     if patch_tokens:
         row["tokens"] = backbone.tokens([pictures[len(pictures) // 2]])[0].values
     return row
-
-
-def _placed(adata: Any, section: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Places in pixels, and in the array."""
-    lacking = [
-        name
-        for name, held in (
-            ('obsm["spatial"]', "spatial" in adata.obsm),
-            ('obs["array_row"]', "array_row" in adata.obs),
-            ('obs["array_col"]', "array_col" in adata.obs),
-        )
-        if not held
-    ]
-    if lacking or not adata.n_obs:
-        raise DataError(
-            f"{section}: has {'no ' + ', '.join(lacking) if lacking else 'no spots'}. "
-            "Load the section with neuromm.io.spatial.load"
-        )
-    places = np.asarray(adata.obsm["spatial"], dtype=np.float64)
-    if places.shape != (adata.n_obs, 2) or not np.isfinite(places).all():
-        raise DataError(f"{section}: obsm['spatial'] must be finite, x and y a spot")
-    return places, adata.obs[["array_row", "array_col"]].to_numpy(np.int64)
 
 
 def _slide_digest(slide: Picture) -> str:
