@@ -40,7 +40,11 @@ if TYPE_CHECKING:
         partial_information,
         synergy_bounds,
     )
-    from neuromm.encoding.linear_probe import expression_probe
+    from neuromm.encoding.linear_probe import (
+        ExpressionProbe,
+        expression_probe,
+        fit_expression_probe,
+    )
     from neuromm.encoding.nested_encoding import encode
     from neuromm.encoding.nifti_targets import NiftiTargets
     from neuromm.encoding.pairwise_accuracy import (
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BandedRidgeCV",
     "BlockedKFold",
+    "ExpressionProbe",
     "InverseEffectiveness",
     "NiftiTargets",
     "PartialInformation",
@@ -89,6 +94,7 @@ __all__ = [
     "delay",
     "encode",
     "expression_probe",
+    "fit_expression_probe",
     "group_effect",
     "half_fold_scores",
     "half_fold_sites",
@@ -123,6 +129,7 @@ __all__ = [
 _HOMES = {
     "BandedRidgeCV": "neuromm.encoding.banded_ridge",
     "BlockedKFold": "neuromm.encoding.splitters",
+    "ExpressionProbe": "neuromm.encoding.linear_probe",
     "InverseEffectiveness": "neuromm.encoding.effectiveness",
     "NiftiTargets": "neuromm.encoding.nifti_targets",
     "PartialInformation": "neuromm.encoding.interaction_bounds",
@@ -143,6 +150,7 @@ _HOMES = {
     "delay": "neuromm.prepare.delay",
     "encode": "neuromm.encoding.nested_encoding",
     "expression_probe": "neuromm.encoding.linear_probe",
+    "fit_expression_probe": "neuromm.encoding.linear_probe",
     "group_effect": "neuromm.encoding.group_sites",
     "half_fold_scores": "neuromm.encoding.half_fold_protocol",
     "half_fold_sites": "neuromm.encoding.half_fold_comparisons",

@@ -10,25 +10,132 @@ analysis. NeurIPS; arXiv 2406.16192, and the code of its benchmark
 (github.com/mahmoodlab/HEST, src/hest/bench: benchmark.py, trainer.py).
 """
 
+import json
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromm.core import UsageError
+from neuromm.core import DataError, InputMissingError, UsageError
+from neuromm.core.files import atomic_path
 from neuromm.core.spot_features import SpotFeatures
 from neuromm.core.spot_grid import GridKind
 from neuromm.encoding.ridge_cv import RidgeCV
 from neuromm.encoding.section_folds import tissue_folds
 from neuromm.encoding.splitters import RunKFold, Split
 
-__all__ = ["ProbeProtocol", "expression_probe"]
+__all__ = [
+    "ExpressionProbe",
+    "ProbeProtocol",
+    "expression_probe",
+    "fit_expression_probe",
+]
 
 ProbeProtocol = Literal["ridge", "hest"]
 
 _N_COMPONENTS = 256  # of HEST
+_TENSORS, _METADATA = ("center", "weights", "intercept"), "neuromm.expression_probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpressionProbe:
+    """A linear regression of frozen features that has been fitted.
+
+    Attributes
+    ----------
+    protocol : {"ridge", "hest"}
+        See `expression_probe`.
+    encoder : str
+        Of the features that it was fitted on; it takes no others.
+    n_features : int
+        Length of their vectors.
+    n_tiles : int
+        Tiles around a spot, its own too.
+    center : array of shape (n_columns,)
+        Mean over the training spots of the columns that are read: the vector of the
+        patch and, for "ridge" with more than one tile, the mean vector of the tiles.
+    weights : array of shape (n_columns, n_genes)
+        Of the columns in their own unit.
+    intercept : array of shape (n_genes,)
+        Added to (columns - center) weights; 0 for "hest".
+    """
+
+    protocol: ProbeProtocol
+    encoder: str
+    n_features: int
+    n_tiles: int
+    center: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def predict(self, features: SpotFeatures) -> NDArray[np.float64]:
+        """Expression at the spots of a section, of shape (n_spots, n_genes).
+
+        Raises
+        ------
+        UsageError
+            If the features are of another encoder or shape, or hold nan or infinity.
+        """
+        fitted_on = (self.encoder, self.n_features, self.n_tiles)
+        if _kind(features) != fitted_on:
+            raise UsageError(
+                f"{features.section}: the probe was fitted on features of (encoder, "
+                f"length, tiles) {fitted_on}, got {_kind(features)}"
+            )
+        x = _columns(features, self.protocol)
+        return (x - self.center) @ self.weights + self.intercept
+
+    def save(self, path: str | Path) -> Path:
+        """Write as safetensors, whole or not at all; the same bytes each time."""
+        from safetensors.numpy import save_file
+
+        # One entry: the format keeps several in no order.
+        told = {
+            name: getattr(self, name)
+            for name in ("protocol", "encoder", "n_features", "n_tiles")
+        }
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={_METADATA: json.dumps(told)})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputMissingError
+            If there is no such file.
+        DataError
+            If it is damaged, or holds something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise InputMissingError(f"{path}: no such file, expected a saved probe")
+        try:
+            with safe_open(path, framework="np") as file:
+                told = json.loads((file.metadata() or {})[_METADATA])
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            probe = cls(**told, **tensors)
+            probe._check()
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"is no saved linear probe ({error!r})", path) from error
+        return probe
+
+    def _check(self) -> None:
+        if self.protocol not in ("ridge", "hest"):
+            raise ValueError(f"protocol {self.protocol!r}")
+        n_columns = self.n_features * (2 if _reads_tiles(self) else 1)
+        n_genes = self.intercept.size
+        shapes = [getattr(self, name).shape for name in _TENSORS]
+        if shapes != [(n_columns,), (n_columns, n_genes), (n_genes,)]:
+            raise ValueError(f"shapes {shapes} for {n_columns} columns")
 
 
 def expression_probe(
@@ -83,23 +190,66 @@ def expression_probe(
     targets are centred. Correlations do not depend on it, errors do. Where the
     authors iterate (lsqr), we solve in closed form. ``groups`` are not used.
     """
+    probe = fit_expression_probe(features, expression, groups, protocol=protocol)
+    return [probe.predict(one) for one in test_features]
+
+
+def fit_expression_probe(
+    features: Sequence[SpotFeatures],
+    expression: Sequence[NDArray[np.floating]],
+    groups: Sequence[Any],
+    *,
+    protocol: ProbeProtocol = "ridge",
+) -> ExpressionProbe:
+    """Fit the regression of `expression_probe`, to keep it.
+
+    Parameters
+    ----------
+    features, expression, groups, protocol
+        As in `expression_probe`.
+
+    Returns
+    -------
+    probe : ExpressionProbe
+
+    Raises
+    ------
+    UsageError
+        As `expression_probe`.
+    """
     if protocol not in ("ridge", "hest"):
         raise UsageError(f"protocol must be 'ridge' or 'hest', got {protocol!r}")
-    y, labels = _checked(features, expression, groups, test_features)
-    x = np.concatenate([_design(own, protocol) for own in features])
-    mean, spread = x.mean(axis=0), x.std(axis=0)
+    y, labels = _checked(features, expression, groups)
+    x = np.concatenate([_columns(own, protocol) for own in features])
+    center, spread = x.mean(axis=0), x.std(axis=0)
     # A feature that does not vary says nothing: it stays, as zeros.
     spread[spread <= 1e-12 * np.abs(x).max(axis=0)] = np.inf
-    x = (x - mean) / spread
-    tests = [(_design(own, protocol) - mean) / spread for own in test_features]
+    x = (x - center) / spread
     if protocol == "hest":
-        weights = _hest_weights(x, y)
-        return [one @ weights for one in tests]
-    model = _fitted(x, y, _inner_folds(features, labels))
-    return [np.asarray(model.predict(one), dtype=np.float64) for one in tests]
+        weights, intercept = _hest_weights(x, y), np.zeros(y.shape[1])
+    else:
+        weights, intercept = _ridge_weights(x, y, _inner_folds(features, labels))
+    encoder, n_features, n_tiles = _kind(features[0])
+    return ExpressionProbe(
+        protocol=protocol,
+        encoder=encoder,
+        n_features=n_features,
+        n_tiles=n_tiles,
+        center=center,
+        weights=weights / spread[:, None],
+        intercept=intercept,
+    )
 
 
-def _design(own: SpotFeatures, protocol: ProbeProtocol) -> NDArray[np.float64]:
+def _kind(own: SpotFeatures) -> tuple[str, int, int]:
+    return own.encoder, own.n_features, own.neighbors.shape[1]
+
+
+def _reads_tiles(probe: ExpressionProbe) -> bool:
+    return probe.protocol == "ridge" and probe.n_tiles > 1
+
+
+def _columns(own: SpotFeatures, protocol: ProbeProtocol) -> NDArray[np.float64]:
     """Vectors that are regressed on, of shape (n_spots, n_columns)."""
     x = own.overview.astype(np.float64)
     if protocol == "ridge" and own.neighbors.shape[1] > 1:
@@ -118,9 +268,9 @@ def _around(own: SpotFeatures) -> NDArray[np.float64]:
     return np.array(means).reshape(own.n_spots, own.neighbors.shape[2])
 
 
-def _fitted(
+def _ridge_weights(
     x: NDArray[np.float64], y: NDArray[np.float64], folds: list[Split]
-) -> RidgeCV:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # From nearly least squares to nearly the mean: eigenvalues of standardised X'X add
     # up to the number of spots times that of features that vary.
     n_varying = max(int(x.any(axis=0).sum()), 1)
@@ -130,7 +280,8 @@ def _fitted(
         # do not vary are given by their mean, as they should be.
         warnings.filterwarnings("ignore", ".* chose the (smallest|largest) alpha")
         warnings.filterwarnings("ignore", ".* targets are constant")
-        return RidgeCV(alphas=alphas, cv=folds).fit(x, y)
+        model = RidgeCV(alphas=alphas, cv=folds).fit(x, y)
+    return np.asarray(model.coef_), np.asarray(model.intercept_)
 
 
 def _hest_weights(
@@ -171,7 +322,6 @@ def _checked(
     features: Sequence[SpotFeatures],
     expression: Sequence[NDArray[np.floating]],
     groups: Sequence[Any],
-    test_features: Sequence[SpotFeatures],
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Targets and groups of all training spots."""
     if not features or not len(features) == len(expression) == len(groups):
@@ -197,18 +347,10 @@ def _checked(
                 f"{own.section}: groups must be one label, or one for each of "
                 f"{own.n_spots} spots, got shape {label.shape}"
             )
-        labels.append(np.broadcast_to(label, own.n_spots))
-    _check_features([*features, *test_features])
-    return np.concatenate(targets), np.concatenate(labels)
-
-
-def _check_features(sections: Sequence[SpotFeatures]) -> None:
-    first = sections[0]
-    for own in sections:
-        kind = (own.encoder, own.n_features, own.neighbors.shape[1:])
-        wanted = (first.encoder, first.n_features, first.neighbors.shape[1:])
-        if kind != wanted:
+        if _kind(own) != _kind(features[0]):
             raise UsageError(
-                f"{own.section}: features must be as those of {first.section} "
-                f"(encoder, length, tiles and their length: {wanted}), got {kind}"
+                f"{own.section}: features must be as those of {features[0].section}, "
+                f"(encoder, length, tiles) {_kind(features[0])}, got {_kind(own)}"
             )
+        labels.append(np.broadcast_to(label, own.n_spots))
+    return np.concatenate(targets), np.concatenate(labels)

@@ -4,14 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from neuromm.core import UsageError
+from neuromm.core import DataError, InputMissingError, UsageError
 from neuromm.core.spot_features import SpotFeatures
-from neuromm.encoding import expression_probe
+from neuromm.encoding import (
+    ExpressionProbe,
+    expression_probe,
+    fit_expression_probe,
+)
 from neuromm.metrics.expression import column_correlation
 
 
@@ -219,7 +224,47 @@ def test_what_does_not_fit_together_is_named():
         expression_probe([one], [y], ["A"], [one], protocol="lasso")
     other = replace(two, encoder="another")
     with pytest.raises(UsageError, match="B1: features must be as those of A1"):
+        expression_probe([one, other], [y, y], ["A", "B"], [one])
+    with pytest.raises(UsageError, match=r"B1: the probe .*'planted', 6, 9.*'another'"):
         expression_probe([one], [y], ["A"], [other])
     gone = replace(one, overview=np.full_like(one.overview, np.nan))
     with pytest.raises(UsageError, match="A1: features hold nan or infinity"):
         expression_probe([gone], [y], ["A"], [one])
+
+
+@pytest.mark.parametrize("protocol", ["ridge", "hest"])
+def test_a_probe_that_was_kept_predicts_the_same_bytes(tmp_path, protocol):
+    rng = np.random.default_rng(11)
+    one, two = section(rng, name="A1"), section(rng, name="B1")
+    y = [own.overview[:, :2] + rng.standard_normal((64, 2)) for own in (one, two)]
+    probe = fit_expression_probe([one, two], y, ["A", "B"], protocol=protocol)
+    path = probe.save(tmp_path / "ridge.safetensors")
+    kept = ExpressionProbe.load(path)
+    np.testing.assert_array_equal(kept.predict(two), probe.predict(two))
+    (direct,) = expression_probe([one, two], y, ["A", "B"], [two], protocol=protocol)
+    np.testing.assert_array_equal(kept.predict(two), direct)
+    short = section(rng, name="C1", n_tiles=1)
+    with pytest.raises(UsageError, match="C1: the probe was fitted on"):
+        kept.predict(short)
+    again = kept.save(tmp_path / "made" / "again.safetensors")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_file_that_is_no_probe_is_refused(tmp_path):
+    own = section(np.random.default_rng(12))
+    probe = fit_expression_probe([own], [own.overview], ["P1"])
+    path = probe.save(tmp_path / "ridge.safetensors")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"ridge\.safetensors: is no saved linear"):
+        ExpressionProbe.load(path)
+    save_file({"weights": np.zeros(3)}, path)
+    with pytest.raises(DataError, match="is no saved linear probe"):
+        ExpressionProbe.load(path)
+    replace(probe, n_tiles=1).save(path)
+    with pytest.raises(DataError, match=r"is no saved linear probe .* for 6 columns"):
+        ExpressionProbe.load(path)
+    replace(probe, protocol="lasso").save(path)
+    with pytest.raises(DataError, match="protocol 'lasso'"):
+        ExpressionProbe.load(path)
+    with pytest.raises(InputMissingError, match="no such file"):
+        ExpressionProbe.load(tmp_path / "none")
