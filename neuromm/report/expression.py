@@ -6,7 +6,6 @@ Without dates, so that the same prediction gives the same bytes. Figures lie in
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuromm.core import DataError, UsageError
-from neuromm.core.files import write_json, write_text
-from neuromm.core.spot_grid import microns_per_pixel
+from neuromm.core import UsageError
+from neuromm.core.files import write_text
 from neuromm.models import ModelCard
 from neuromm.report.expression_scores import (
     MEASURES,
@@ -31,23 +29,23 @@ from neuromm.report.expression_settings import (
     ExpressionSettings,
     card_content,
 )
-from neuromm.report.figures.expression_genes import gene_correlations
-from neuromm.report.figures.expression_maps import (
-    SpotPlaces,
-    gene_maps,
-    slide_picture,
+from neuromm.report.expression_spots import (
+    SectionSpots,
+    check_scores,
+    check_thumbnail,
 )
+from neuromm.report.expression_tables import gene_table, write_tables
+from neuromm.report.figures.expression_genes import gene_correlations
+from neuromm.report.figures.expression_maps import gene_maps, slide_picture
 from neuromm.report.figures.site_drawing import Drawing, counted
 from neuromm.report.html import render
 from neuromm.report.segmentation import number
-from neuromm.report.sidecars import write_tsv
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = ["page_name", "write_expression_page"]
 
-_UM_PER_MM = 1000.0
 _FIGURES = ("slide", "maps", "correlations")
 _MANY_GENES = 300  # that a page lists; the table on disk holds all
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -115,10 +113,10 @@ def write_expression_page(
         )
     if n_shown < 1:
         raise UsageError(f"n_shown must be at least 1, got {n_shown}")
-    spots = _Spots.of(section, adata)
-    _check_scores(scores, spots)
-    _check_thumbnail(thumbnail, thumbnail_scale, spots)
-    genes = _gene_table(spots, scores)
+    spots = SectionSpots.of(section, adata)
+    check_scores(scores, spots)
+    check_thumbnail(thumbnail, thumbnail_scale, spots)
+    genes = gene_table(spots, scores)
     shown = _chosen(genes, n_shown, by_scores=scores is not None)
     genes["shown"] = genes["gene"].isin(shown)
     # All is drawn before anything is written.
@@ -129,7 +127,7 @@ def write_expression_page(
     kept = []
     for name, drawing in drawings.items():
         kept += drawing.write(root / "figures" / f"{section}_report_{name}")
-    kept += _write_tables(root, spots, scores, genes)
+    kept += write_tables(root, spots, scores, genes)
     _remove_others(root, section, kept)
     return write_text(root / page_name(section), page)
 
@@ -137,141 +135,6 @@ def write_expression_page(
 def page_name(section: str) -> str:
     """File name of the page of a section."""
     return f"{section}_report.html"
-
-
-@dataclass(frozen=True, eq=False)
-class _Spots:
-    """The spots of one section, with their expression."""
-
-    section: str
-    settings: ExpressionSettings
-    places: SpotPlaces
-    pixel_mm: float
-    predicted: pd.DataFrame
-    measured: pd.DataFrame | None
-
-    @classmethod
-    def of(cls, section: str, adata: "AnnData") -> "_Spots":
-        told = adata.uns.get("neuromm", {}).get("express")
-        if told is None:
-            raise UsageError(
-                'uns["neuromm"]["express"] is not there: are these predictions of '
-                "neuromm express?"
-            )
-        if "predicted" not in adata.layers or "spatial" not in adata.obsm:
-            raise UsageError(
-                'predictions need layers["predicted"] and obsm["spatial"], got layers '
-                f"{sorted(adata.layers)} and obsm {sorted(adata.obsm)}"
-            )
-        own = np.ones(adata.n_obs, dtype=bool)
-        if "section" in adata.obs:
-            own = (adata.obs["section"].astype(str) == section).to_numpy()
-        if not own.any():
-            raise UsageError(
-                f"there are no spots of the section {section}: obs tells "
-                f"{', '.join(sorted(set(adata.obs.get('section', ['none'])))[:5])}"
-            )
-        pixel_mm = microns_per_pixel(adata) / _UM_PER_MM
-        x, y = np.asarray(adata.obsm["spatial"], dtype=float)[own, :2].T * pixel_mm
-        names = np.asarray(adata.obs_names)[own]
-        return cls(
-            section=section,
-            settings=ExpressionSettings.of(told),
-            places=SpotPlaces(names, x, y, _diameter_px(adata) * pixel_mm),
-            pixel_mm=pixel_mm,
-            predicted=_layer(adata, "predicted", own),
-            measured=_layer(adata, "observed", own)
-            if "observed" in adata.layers
-            else None,
-        )
-
-
-def _diameter_px(adata: "AnnData") -> float:
-    sizes = {
-        float(one["scalefactors"]["spot_diameter_fullres"])
-        for one in adata.uns["spatial"].values()
-        if "spot_diameter_fullres" in one.get("scalefactors", {})
-    }
-    if len(sizes) != 1 or not min(sizes) > 0:
-        raise UsageError(
-            "the size of a spot is not known: expected one "
-            'uns["spatial"][name]["scalefactors"]["spot_diameter_fullres"], got '
-            f"{sorted(sizes) or 'none'}"
-        )
-    return sizes.pop()
-
-
-def _layer(adata: "AnnData", name: str, own: NDArray[np.bool_]) -> pd.DataFrame:
-    values = adata.layers[name]
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    values = values[own].astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"{name} expression holds nan or infinity")
-    names = [str(gene) for gene in adata.var_names]
-    if len(set(names)) < len(names):
-        raise DataError("genes come twice in var_names: make them unique first")
-    return pd.DataFrame(values, columns=names)
-
-
-def _check_scores(scores: ExpressionSectionScores | None, spots: _Spots) -> None:
-    if scores is None:
-        return
-    if spots.measured is None:
-        raise UsageError('scores need layers["observed"], what they were computed with')
-    if spots.settings.model not in scores.models:
-        raise UsageError(
-            f"scores must hold the model of the predictions, {spots.settings.model}, "
-            f"got {', '.join(scores.models)}"
-        )
-    ours, theirs = set(spots.predicted), set(scores.genes["gene"].astype(str))
-    if ours != theirs:
-        raise UsageError(
-            f"scores must be of the genes that were predicted; {len(ours - theirs)} "
-            f"lack a score, {len(theirs - ours)} are not predicted, such as "
-            f"{', '.join(sorted(map(str, ours ^ theirs))[:3])}"
-        )
-
-
-def _check_thumbnail(
-    thumbnail: NDArray[np.uint8] | None, scale: float, spots: _Spots
-) -> None:
-    if thumbnail is None:
-        return
-    if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
-        raise UsageError(
-            "thumbnail must be uint8 of shape (height, width, 3), got "
-            f"{thumbnail.dtype} of {thumbnail.shape}"
-        )
-    if not (np.isfinite(scale) and scale > 0):
-        raise UsageError(f"thumbnail_scale must be above 0, got {scale}")
-    height, width = thumbnail.shape[:2]
-    pixel_mm = spots.pixel_mm / scale
-    x, y = spots.places.x_mm / pixel_mm, spots.places.y_mm / pixel_mm
-    outside = (x < 0) | (y < 0) | (x > width) | (y > height)
-    if outside.mean() > 0.5:
-        raise UsageError(
-            f"{int(outside.sum())} of {len(x)} spots lie outside of the thumbnail of "
-            f"{width} x {height} pixels: is thumbnail_scale {scale:g} its pixels a "
-            "pixel of full resolution, and is it the picture of this section?"
-        )
-
-
-def _gene_table(spots: _Spots, scores: ExpressionSectionScores | None) -> pd.DataFrame:
-    """A row a gene, the best first; without scores that of most variance."""
-    table = pd.DataFrame({"gene": list(spots.predicted)})
-    if scores is not None:
-        told = scores.genes.assign(gene=scores.genes["gene"].astype(str))
-        table = table.merge(told[["gene", *scores.others]], on="gene", how="left")
-    for kind, values in (("predicted", spots.predicted), ("measured", spots.measured)):
-        if values is not None:
-            table[f"{kind}_mean"] = values.mean().to_numpy()
-            table[f"{kind}_sd"] = values.std(ddof=0).to_numpy()
-    by = "predicted_sd" if scores is None else "pcc"
-    table = table.sort_values(
-        by, ascending=False, kind="stable", na_position="last", ignore_index=True
-    )
-    table["encoder"] = spots.settings.encoder
-    return table
 
 
 def _chosen(genes: pd.DataFrame, n_shown: int, *, by_scores: bool) -> list[str]:
@@ -282,7 +145,7 @@ def _chosen(genes: pd.DataFrame, n_shown: int, *, by_scores: bool) -> list[str]:
 
 
 def _drawings(
-    spots: _Spots,
+    spots: SectionSpots,
     scores: ExpressionSectionScores | None,
     shown: Sequence[str],
     thumbnail: NDArray[np.uint8] | None,
@@ -326,17 +189,13 @@ def _drawings(
 
 
 def _how_chosen(n_shown: int, by_scores: bool) -> str:
-    one = n_shown == 1
     if by_scores:
         return f"the {counted(n_shown, 'genes')} predicted best"
-    return (
-        f"the {counted(n_shown, 'genes')} whose prediction var{'ies' if one else 'y'} "
-        "most over spots"
-    )
+    return f"the {counted(n_shown, 'genes')} whose predictions vary most over spots"
 
 
 def _content(
-    spots: _Spots,
+    spots: SectionSpots,
     scores: ExpressionSectionScores | None,
     genes: pd.DataFrame,
     shown: Sequence[str],
@@ -346,7 +205,7 @@ def _content(
 ) -> dict[str, Any]:
     settings, section = spots.settings, spots.section
     n_spots, n_genes = spots.predicted.shape
-    measured = "measured too" if spots.measured is not None else "not measured here"
+    measured = "" if spots.measured is not None else "; they were not measured here"
     return {
         "title": f"{section}: predicted gene expression",
         "heading": f"Predicted gene expression of section {section}",
@@ -355,7 +214,7 @@ def _content(
         "notices": settings.notices,
         "warnings": [*_own_warnings(spots, scores), *map(str, warnings)],
         "counts": f"{counted(n_genes, 'genes')} at {counted(n_spots, 'spots')}, "
-        f"{measured}.",
+        f"predicted{measured or ' and measured'}.",
         "verdict": "" if scores is None else _verdict(settings, scores),
         "unit_meaning": settings.unit_meaning,
         "encoder": settings.encoder,
@@ -368,7 +227,15 @@ def _content(
         "training": settings.training_rows(),
         "card": card_content(card),
         "methods": {
-            "texts": [("", settings.methods(scored=scores is not None))],
+            "texts": [
+                (
+                    "",
+                    settings.methods(
+                        scored=scores is not None,
+                        with_ridge=scores is not None and RIDGE in scores.models,
+                    ),
+                )
+            ],
             "references": sorted({card.reference, *REFERENCES})
             if scores is not None
             else [card.reference],
@@ -378,7 +245,9 @@ def _content(
     }
 
 
-def _own_warnings(spots: _Spots, scores: ExpressionSectionScores | None) -> list[str]:
+def _own_warnings(
+    spots: SectionSpots, scores: ExpressionSectionScores | None
+) -> list[str]:
     told = []
     if spots.section in spots.settings.trained_on:
         told.append(
@@ -403,7 +272,7 @@ def _choice_sentence(n_shown: int, n_genes: int, by_scores: bool) -> str:
             "cases, not typical ones."
         )
     return (
-        f"Shown are the {n_shown} of {n_genes} genes whose prediction varies most over "
+        f"Shown are the {n_shown} of {n_genes} genes whose predictions vary most over "
         "spots. That says nothing about how well they are predicted."
     )
 
@@ -453,10 +322,11 @@ def _constant_sentence(n_constant: int, n_genes: int) -> str:
     if not n_constant:
         return f"All {n_genes} genes vary, measured and predicted, and are scored."
     vary = "does not vary" if n_constant == 1 else "do not vary"
-    have = "has" if n_constant == 1 else "have"
+    have, are = ("it has", "is") if n_constant == 1 else ("they have", "are")
     return (
         f"{n_constant} of {counted(n_genes, 'genes')} {vary} in this section, measured "
-        f"or predicted: {have} no correlation (n/a) and left out of PCC, GSC and SSC."
+        f"or predicted: {have} no correlation (n/a) and {are} left out of PCC, GSC and "
+        "SSC."
     )
 
 
@@ -486,83 +356,6 @@ def _gene_content(
         ],
         "n_left_out": max(0, len(genes) - _MANY_GENES),
         "file": f"{section}_report_genes.tsv",
-    }
-
-
-def _write_tables(
-    root: Path,
-    spots: _Spots,
-    scores: ExpressionSectionScores | None,
-    genes: pd.DataFrame,
-) -> list[Path]:
-    settings = spots.settings
-    stem = f"{spots.section}_report"
-    tables = {"genes": (genes, _gene_columns(genes, settings))}
-    if scores is not None:
-        tables["scores"] = _score_table(settings, scores)
-    paths = []
-    for name, (table, columns) in tables.items():
-        paths += [
-            write_tsv(root / f"{stem}_{name}.tsv", table),
-            write_json(
-                root / f"{stem}_{name}.json",
-                {"Notice": " ".join(settings.notices), **columns},
-            ),
-        ]
-    return paths
-
-
-def _score_table(
-    settings: ExpressionSettings, scores: ExpressionSectionScores
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    rows = []
-    for model, measures in scores.models.items():
-        for measure in MEASURES:
-            low, high = scores.intervals.get(model, {}).get(measure, (np.nan, np.nan))
-            value = measures.get(measure, np.nan)
-            rows.append((model, settings.encoder, measure, value, low, high))
-    table = pd.DataFrame(
-        rows, columns=["model", "encoder", "measure", "value", "low", "high"]
-    )
-    columns = {
-        "model": {"Description": "Model", "Levels": {RIDGE: "Linear baseline"}},
-        "encoder": {"Description": "Patch encoder of all models"},
-        "measure": {
-            "Description": "What is measured, over the spots of the section",
-            "Levels": {
-                name: f"{measure_name(name, settings.unit)}: {MEASURES[name][3]}"
-                for name in MEASURES
-            },
-        },
-        "value": {
-            "Description": "Of the measure. "
-            + chosen_sentence(scores.highly_chosen_on, scores.n_highly)
-        },
-        "low": {"Description": f"Lower end: {scores.interval}"},
-        "high": {"Description": f"Upper end: {scores.interval}"},
-    }
-    return table, columns
-
-
-def _gene_columns(genes: pd.DataFrame, settings: ExpressionSettings) -> dict[str, Any]:
-    unit = {"Units": settings.unit}
-    told = {
-        "gene": {"Description": "Gene"},
-        "pcc": {
-            "Description": "Pearson correlation over spots of predicted with measured "
-            f"expression, {settings.model}; n/a for a gene that does not vary"
-        },
-        "predicted_mean": {"Description": "Mean over spots, predicted", **unit},
-        "predicted_sd": {"Description": "Spread over spots, predicted", **unit},
-        "measured_mean": {"Description": "Mean over spots, measured", **unit},
-        "measured_sd": {"Description": "Spread over spots, measured", **unit},
-        "encoder": {"Description": "Patch encoder"},
-        "shown": {"Description": "Whether the report draws it"},
-    }
-    return {
-        str(name): told.get(str(name))
-        or {"Description": f"As pcc, of {model_title(str(name).removeprefix('pcc_'))}"}
-        for name in genes
     }
 
 

@@ -41,8 +41,18 @@ MEASURES: Mapping[str, tuple[str, int, str, str]] = {
         "",
         "the same, mean over the genes that are predicted best",
     ),
-    "mse": ("MSE", 3, "squared", "squared error, mean over spots and genes"),
-    "mae": ("MAE", 3, "unit", "absolute error, mean over spots and genes"),
+    "mse": (
+        "MSE",
+        3,
+        "squared",
+        "squared error, mean over spots and genes; less is better",
+    ),
+    "mae": (
+        "MAE",
+        3,
+        "unit",
+        "absolute error, mean over spots and genes; less is better",
+    ),
     "gsc": (
         "GSC",
         3,

@@ -17,6 +17,9 @@ REFERENCES = (
     "Chung Y et al. (2024). Accurate spatial gene expression prediction by integrating "
     "multi-resolution features. CVPR.",
     "Moran PAP (1950). Notes on continuous stochastic phenomena. Biometrika 37, 17-23.",
+    "Si et al. (2026). FLAG: foundation model representation with latent diffusion "
+    "alignment via graph for spatial gene expression prediction. ICML, "
+    "arXiv:2605.18055.",
 )
 
 _NEEDED = ("model", "encoder", "is_stand_in", "log_base", "library", "target_sum")
@@ -154,16 +157,21 @@ class ExpressionSettings:
         versions = self.told.get("versions") or {}
         return str(versions.get("neuromm") or "of unknown version")
 
-    def training_rows(self) -> list[tuple[str, str]]:
-        """What the model was trained on, as rows of a table."""
+    def training_rows(self, *, of_section: bool = True) -> list[tuple[str, str]]:
+        """What the model was trained on, as rows of a table.
+
+        Of several sections, each with a model of its own, the rows do not tell what a
+        single one was trained on.
+        """
         sections = self.trained_on
         counted = f"{len(sections)}: {', '.join(sections)}" if sections else "not said"
         rows = [
             ("Model", self.model),
             ("Patch encoder", self.encoder),
-            ("Sections trained on", counted),
         ]
-        if self.patient:
+        if of_section:
+            rows.append(("Sections trained on", counted))
+        if of_section and self.patient:
             rows.append(("Patient of this section", self.patient))
         if self.panel:
             shown = ", ".join(self.panel[:_N_NAMES])
@@ -183,7 +191,7 @@ class ExpressionSettings:
             "settings": design_rows(rest),
         }
 
-    def methods(self, *, scored: bool) -> list[str]:
+    def methods(self, *, scored: bool, with_ridge: bool = False) -> list[str]:
         """How expression was predicted and judged, in paragraphs."""
         paragraphs = [
             f"The expression of genes at each spot was predicted from the stained "
@@ -201,8 +209,19 @@ class ExpressionSettings:
                 "correlations between genes (GSC); and the correlation, over genes, of "
                 "predicted with measured Moran's I (SSC; Moran 1950). A gene that does "
                 "not vary in a section, measured or predicted, has no correlation; it "
-                "was counted and left out. A ridge regression on the same features, "
-                "fitted on the same sections, is the linear baseline."
+                "was counted and left out."
+                + (
+                    " The ridge probe, a ridge regression on the same features fitted "
+                    "on the same sections, is the linear baseline."
+                    if with_ridge
+                    else ""
+                )
+            )
+            paragraphs.append(
+                "Correlations depend on the panel of genes, on smoothing and on what "
+                "was left out in training; compare them only where all three are the "
+                "same. The names GSC and SSC are those of Si et al. (2026), the "
+                "formulae are ours: values are not comparable with theirs."
             )
         return paragraphs
 

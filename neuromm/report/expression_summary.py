@@ -46,7 +46,6 @@ _GROUPS = (
 _GENE_COLUMNS = ("gene", "pcc", "n_sections", "n_constant")
 _FIGURES = ("sections", "genes")
 _N_GENES = 20
-_MINUS = "\N{MINUS SIGN}"
 _LEAK = (
     "In these folds random spots were left out. Spots around them, which look and "
     "express nearly alike, were trained on: the scores are too high, and say nothing "
@@ -174,10 +173,11 @@ def _content(
     all_rows = pd.concat(parts.values())
     n_sections = all_rows["section"].nunique()
     warnings = [str(text) for text in settings.told.get("warnings") or []]
+    with_ridge = RIDGE in set(all_rows["model"])
     own = []
     if "random" in parts:
         own.append(f"There are random folds. {_LEAK}")
-    if RIDGE not in set(all_rows["model"]):
+    if not with_ridge:
         own.append(
             "No ridge probe was scored: without the linear baseline on the same "
             "features these scores do not tell what the model adds."
@@ -195,6 +195,8 @@ def _content(
             str(settings.told.get("highly_chosen_on", "test")),
             int(settings.told.get("n_highly", 50)),
         ),
+        "meanings": [(MEASURES[name][0], MEASURES[name][3]) for name in MEASURES],
+        "beside": _beside(means, settings.model),
         "kinds": [
             _kind_content(root, kind, part, means[means["kind"] == kind], settings)
             for kind, part in parts.items()
@@ -202,18 +204,31 @@ def _content(
         "sections_picture": drawings["sections"].picture,
         "genes": None if genes is None else _gene_content(genes),
         "gene_picture": drawings["genes"].picture if "genes" in drawings else None,
-        "training": settings.training_rows(),
+        "training": settings.training_rows(of_section=False),
         "methods": {
-            "texts": [("", _methods(settings))],
+            "texts": [("", _methods(settings, with_ridge=with_ridge))],
             "references": list(REFERENCES),
         },
         "provenance": settings.provenance(),
     }
 
 
-def _methods(settings: ExpressionSettings) -> list[str]:
+def _beside(means: pd.DataFrame, model: str) -> str:
+    """What a leak adds to the score; "" without both kinds of folds."""
+    own = means[(means["model"] == model) & (means["measure"] == "pcc")]
+    scored = own.set_index("kind")["mean"]
+    if set(scored.index) != {"", "random"}:
+        return ""
+    return (
+        f"PCC(A) of {model} is {number(scored['random'], 3)} here, and "
+        f"{number(scored[''], 3)} where the folds above left out whole sections or "
+        "regions."
+    )
+
+
+def _methods(settings: ExpressionSettings, *, with_ridge: bool) -> list[str]:
     return [
-        *settings.methods(scored=True),
+        *settings.methods(scored=True, with_ridge=with_ridge),
         "Scores were averaged over the sections of a patient, then over patients. "
         f"Intervals are percentiles of the mean: {INTERVAL}; with few patients they "
         "are too narrow.",
@@ -252,7 +267,6 @@ def _kind_content(
                         _interval(cells[name, measure], measure, " - " in name)
                         for name in names
                     ],
-                    "meaning": MEASURES[measure][3],
                 }
                 for measure in MEASURES
             ],
@@ -266,7 +280,7 @@ def _kind_content(
                     _section_row(root, own, measures, models) for _, own in sections
                 ],
                 "means": [
-                    _interval(cells[name, measure], measure, False)
+                    number(cells[name, measure]["mean"], MEASURES[measure][1])
                     for measure in measures
                     for name in models
                 ],
@@ -278,17 +292,14 @@ def _kind_content(
 
 def _mean_title(name: str) -> str:
     first, apart, second = name.partition(" - ")
-    return f"{first} {_MINUS} {model_title(second)}" if apart else model_title(first)
+    return f"{first} minus {model_title(second)}" if apart else model_title(first)
 
 
 def _interval(cell: Mapping[Any, Any], measure: str, signed: bool) -> str:
     places = MEASURES[measure][1]
     shown = [number(cell[name], places) for name in ("mean", "low", "high")]
     if signed:
-        shown = [
-            f"+{text}" if text[0].isdigit() else text.replace("-", _MINUS)
-            for text in shown
-        ]
+        shown = [f"+{text}" if text[0].isdigit() else text for text in shown]
     mean, low, high = shown
     return mean if pd.isna(cell["low"]) else f"{mean} [{low}, {high}]"
 

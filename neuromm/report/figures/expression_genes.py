@@ -114,7 +114,7 @@ def section_scores(
     patients = list(dict.fromkeys(table["patient"]))
     n_lost = int(table["pcc"].isna().sum())
     with style():
-        width = float(np.clip(1.6 + 0.55 * len(patients) * len(models) / 2, 4.2, 9.0))
+        width = float(np.clip(2.4 + 0.55 * len(patients) * len(models) / 2, 4.2, 9.0))
         figure = titled_canvas(width, 3.0, "PCC(A) of each section", None, mark=mark)
         axes = figure.subplots()
         axes.axhline(0, color="#777777", lw=0.8)
@@ -136,7 +136,7 @@ def section_scores(
             ha="right" if turned else "center",
         )  # fmt: skip
         axes.set(xlabel="Patient", ylabel="PCC(A)", xlim=(-0.6, len(patients) - 0.4))
-        figure.legend(loc="outside right upper")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     named = ", ".join(models.values())
     lost = (
         f" {counted(n_lost, 'values')} could not be measured and "
@@ -181,4 +181,5 @@ def _against(
     axes.plot([low, high], [low, high], color="#777777", lw=0.8, ls="--")
     axes.plot(table[other], table["pcc"], "o", ms=3.5, color=_MODEL, alpha=0.7)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.locator_params(nbins=5)
     axes.set(xlabel=f"Pearson's r, {other_title}", ylabel=f"Pearson's r, {model}")

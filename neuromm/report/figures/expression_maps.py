@@ -20,10 +20,9 @@ __all__ = ["SpotPlaces", "gene_maps", "slide_picture"]
 
 _BARS_MM = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)  # the longest that fits
 _OUTLINE = "#00588F"
-_MISSING = "#C4C4C4"
 _WIDTH = 9.0  # inches
 _PERCENTILES = (1.0, 99.0)
-_MANY_SPOTS = 5000  # more vectors make an SVG that none opens
+_MANY_DISCS = 8_000  # more vectors make an SVG that none opens
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +94,10 @@ def slide_picture(
         left, right = min(left, 0.0), max(right, width * pixel_mm)
         top, bottom = min(top, 0.0), max(bottom, height * pixel_mm)
     aspect = (bottom - top) / (right - left)
-    wide = float(np.clip(6.0 / aspect, 3.0, 7.5))
+    tall = 3.6 if thumbnail is None else 5.6
+    wide = float(np.clip(tall / aspect, 2.8, 7.5))
     with style():
-        figure = titled_canvas(wide, wide * aspect + 0.2, title, None, mark=mark)
+        figure = titled_canvas(wide, wide * aspect * 1.06 + 0.1, title, None, mark=mark)
         axes = figure.subplots()
         if thumbnail is not None:
             extent = (0.0, width * pixel_mm, height * pixel_mm, 0.0)
@@ -107,15 +107,19 @@ def slide_picture(
         _frame(axes, (left, right, top, bottom), scale_bar=True)
     number = counted(len(places.x_mm), "spots")
     beneath = "on the picture of the slide" if thumbnail is not None else "alone"
-    told = "" if thumbnail is not None else " No picture of the slide was given."
+    told = (
+        "The slide lies as in its picture."
+        if thumbnail is not None
+        else "No picture of the slide was given; it lies as in the picture of full "
+        "resolution."
+    )
     return Drawing(
         figure,
         pd.DataFrame({"spot": places.names, "x_mm": places.x_mm, "y_mm": places.y_mm}),
         alt=f"{number} {beneath}, as circles in their true size."
         + (f" Marked: {mark}." if mark else ""),
         caption=f"{number} of {places.diameter_mm * 1000:.0f} µm, in their true size, "
-        f"{places.pitch_mm * 1000:.0f} µm apart. The slide lies as in its picture."
-        + told,
+        f"{places.pitch_mm * 1000:.0f} µm apart. " + told,
     )
 
 
@@ -171,15 +175,15 @@ def gene_maps(
     with style():
         figure = titled_canvas(_WIDTH, n_rows * height, title, None, mark=mark)
         grid = figure.subfigures(n_rows, n_columns, squeeze=False).ravel()
-        for number, (gene, part) in enumerate(zip(genes, grid, strict=False)):
+        for gene, part in zip(genes, grid, strict=False):
             limits = _limits([table[gene].to_numpy(float) for table in kinds.values()])
             panels = part.subplots(1, len(kinds), squeeze=False)[0]
             for axes, (kind, table) in zip(panels, kinds.items(), strict=True):
                 discs = _discs(axes, places, pitch)
                 discs.set(array=table[gene].to_numpy(float), edgecolor="none")
-                discs.set(cmap=_colours(), clim=limits)
-                discs.set_rasterized(len(places.x_mm) * len(genes) > _MANY_SPOTS)
-                _frame(axes, (left, right, top, bottom), scale_bar=number == 0)
+                discs.set(cmap=colour_map(), clim=limits)
+                discs.set_rasterized(predicted.size * len(kinds) > _MANY_DISCS)
+                _frame(axes, (left, right, top, bottom), scale_bar=axes is panels[0])
                 axes.set_title(kind if len(kinds) > 1 else "", fontsize=8)
             bar = part.colorbar(
                 discs, ax=list(panels), shrink=0.8, pad=0.02, aspect=14, extend="both"
@@ -187,6 +191,7 @@ def gene_maps(
             bar.set_label(unit, fontsize=7)
             bar.ax.tick_params(labelsize=7)
             bar.locator = _few_ticks()
+            bar.formatter = _formatter(limits)
             bar.outline.set_visible(False)
             part.suptitle(_heading(gene, correlations), fontsize=9, fontweight="bold")
     return Drawing(
@@ -233,7 +238,7 @@ def _frame(
 ) -> None:
     left, right, top, bottom = box
     # The bar stands below the tissue; every panel leaves the room, so all are equal.
-    room = 0.09 * max(bottom - top, right - left)
+    room = 0.06 * max(bottom - top, right - left)
     axes.set(xlim=(left, right), ylim=(bottom + room, top), aspect="equal")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -243,7 +248,7 @@ def _frame(
         return
     fitting = [bar for bar in _BARS_MM if bar <= 0.4 * (right - left)]
     length = fitting[0] if fitting else _BARS_MM[-1]
-    y = bottom + 0.25 * room
+    y = bottom + 0.5 * room
     x = left + 0.03 * (right - left)
     axes.plot([x, x + length], [y, y], color="#000000", lw=2, solid_capstyle="butt")
     axes.text(
@@ -262,16 +267,16 @@ def _limits(values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _colours() -> Any:
-    colours = colour_map()
-    colours.set_bad(_MISSING)
-    return colours
-
-
 def _few_ticks() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(3)
+
+
+def _formatter(limits: tuple[float, float]) -> str:
+    """As wide on each bar of like values, so that maps stand in columns."""
+    places = max(1, 1 - int(np.floor(np.log10(limits[1] - limits[0]))))
+    return f"{{x:.{places}f}}"
 
 
 def _heading(gene: str, correlations: Mapping[str, float] | None) -> str:
@@ -305,7 +310,8 @@ def _long(places: SpotPlaces, kinds: Mapping[str, pd.DataFrame]) -> pd.DataFrame
 
 def _caption(places: SpotPlaces, kinds: Mapping[str, Any]) -> str:
     text = (
-        "A colour bar belongs to both maps of its gene. "
+        "A colour bar belongs to both maps of its gene: where the predicted one is "
+        "flatter, the prediction varies less than what was measured, as means do. "
         if len(kinds) > 1
         else "Each gene has its own colour scale. "
     )
@@ -313,6 +319,6 @@ def _caption(places: SpotPlaces, kinds: Mapping[str, Any]) -> str:
         f"A scale runs from the {_PERCENTILES[0]:.0f}st to the {_PERCENTILES[1]:.0f}th "
         "percentile; values beyond have the colour of its end. Discs are as wide as "
         f"spots lie apart, {places.pitch_mm * 1000:.0f} µm; a spot measures "
-        f"{places.diameter_mm * 1000:.0f} µm. The scale bar holds for all maps."
+        f"{places.diameter_mm * 1000:.0f} µm."
     )
     return text
