@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "encode": "BIDS app: predict every voxel, sensor or contact from feature spaces",
     "merge": "join the chunks that a job array of `neuromm encode` has fitted",
+    "express": "Gene-DML: expression of genes at spots of stained tissue",
     "segment": "IVD-Net: intervertebral discs in MRI, with centres and volumes",
     "demo": "simulate a data set with planted truth, encode it, and say what was found",
     "doctor": "say what is installed, and how to mend what is not",

@@ -7,8 +7,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 from neuromm.core.errors import NeurommError, ResourceLimitError, UsageError
 
@@ -16,12 +18,16 @@ __all__ = [
     "RESEARCH_USE",
     "QuietAliases",
     "Terminated",
+    "add_device",
     "add_flag",
     "guarded",
     "named_paths",
+    "settings_of",
     "start_logging",
     "stop_on_termination",
 ]
+
+Config = TypeVar("Config")
 
 RESEARCH_USE = (
     "Research use only: not a medical device, not for diagnosis or treatment."
@@ -72,6 +78,27 @@ def add_flag(
             choices=choices,
             metavar=metavar,
         )
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Add ``--device`` and ``--nthreads``, of commands that run networks."""
+    add_flag(parser, "--device", default="auto", metavar="DEVICE",
+             help="auto, cpu or cuda[:N] (auto)")  # fmt: skip
+    add_flag(parser, "--nthreads", type=int, metavar="N", help="threads of torch")
+
+
+def settings_of(
+    config_type: type[Config], args: argparse.Namespace, command_line: str
+) -> Config:
+    """Settings of a job from its parsed command line; lists become tuples."""
+    known = {field.name for field in fields(config_type)}  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(args).items()
+        if name in known
+    }
+    make: Callable[..., Config] = config_type
+    return make(**given, command_line=command_line)
 
 
 class Terminated(BaseException):

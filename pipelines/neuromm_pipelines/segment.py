@@ -9,8 +9,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from neuromm_pipelines.command_line import start_logging
-from neuromm_pipelines.segment_flags import build_parser, settings_of
+from neuromm_pipelines.command_line import settings_of, start_logging
+from neuromm_pipelines.segment_flags import build_parser
 
 __all__ = ["build_parser", "main"]
 

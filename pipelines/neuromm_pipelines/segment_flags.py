@@ -1,16 +1,16 @@
 """Flags of ``neuromm segment``."""
 
 import argparse
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
 
-from neuromm_pipelines.command_line import RESEARCH_USE, QuietAliases, add_flag
+from neuromm_pipelines.command_line import (
+    RESEARCH_USE,
+    QuietAliases,
+    add_device,
+    add_flag,
+)
 
-__all__ = ["LAYOUTS", "build_parser", "settings_of"]
-
-Config = TypeVar("Config")
+__all__ = ["LAYOUTS", "build_parser"]
 
 LAYOUTS = ("auto", "bids", "ivdm3seg", "spider", "files")
 _LAYOUTS_TEXT = """\
@@ -46,20 +46,6 @@ def build_parser() -> argparse.ArgumentParser:
         build(job)
         _common(job)
     return parser
-
-
-def settings_of(
-    config_type: type[Config], args: argparse.Namespace, command_line: str
-) -> Config:
-    """Settings of a job from its parsed command line; lists become tuples."""
-    known = {field.name for field in fields(config_type)}  # type: ignore[arg-type]
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(args).items()
-        if name in known
-    }
-    make: Callable[..., Config] = config_type
-    return make(**given, command_line=command_line)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +134,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
              "of as many parameters, a logistic regression of intensities (needs "
              "--folds)")  # fmt: skip
     add_flag(training, "--seed", type=int, default=0, metavar="N", help="(0)")
-    _device(training)
+    add_device(training)
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +149,7 @@ def _predict(parser: argparse.ArgumentParser) -> None:
              help="drop smaller pieces (300)")  # fmt: skip
     add_flag(parser, "--overwrite", switch=True, help="compute finished scans again")
     add_flag(parser, "--seed", type=int, default=0, metavar="N", help="(0)")
-    _device(parser)
+    add_device(parser)
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
@@ -176,9 +162,3 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL_DIR",
         help="keep to patients that this model has not seen: by its split.tsv",
     )
-
-
-def _device(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--device", default="auto", metavar="DEVICE",
-             help="auto, cpu or cuda[:N] (auto)")  # fmt: skip
-    add_flag(parser, "--nthreads", type=int, metavar="N", help="threads of torch")
