@@ -5,6 +5,7 @@ References
 Chung et al. (2024) TRIPLEX. CVPR (a vector of each tile of a 5 x 5 square).
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from neuromm.features.backbones import Backbone
 from neuromm.features.feature_cache import FeatureCache, computed_in_parts
 from neuromm.features.spot_places import array_places, pixel_places
 from neuromm.prepare.patches import neighbourhood
+from neuromm.prepare.stain import StainNormalised
 
 __all__ = ["spot_features"]
 
@@ -110,7 +112,7 @@ def spot_features(
     else:
         settings = {
             **backbone.attrs,
-            "slide_sha256": _slide_digest(slide),
+            **_slide_settings(slide),
             "microns_per_pixel": slide.microns_per_pixel,
             # One file may be opened as a picture of another size.
             "width_px": slide.width,
@@ -168,8 +170,18 @@ def _spot(
     return row
 
 
-def _slide_digest(slide: Picture) -> str:
+def _slide_settings(slide: Picture) -> dict[str, str]:
+    """What tells one slide, in the colours it is shown in, from another."""
+    if isinstance(slide, StainNormalised):
+        stains = np.concatenate(
+            [
+                [*fit.vectors.flat, *fit.strongest]
+                for fit in (slide.source, slide.target)
+            ]
+        )
+        digest = hashlib.sha256(stains.tobytes()).hexdigest()
+        return {**_slide_settings(slide.slide), "stains_sha256": digest}
     path = getattr(slide, "path", None)
     if path is None:
         raise UsageError("a cache needs a slide that is a file: it is known by that")
-    return file_digest(path)
+    return {"slide_sha256": file_digest(path)}

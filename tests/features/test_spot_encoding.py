@@ -10,6 +10,7 @@ from neuromm.core import DataError, UsageError
 from neuromm.features import FeatureCache, TokenStates, load_backbone
 from neuromm.features.spot_encoding import spot_features
 from neuromm.io import histology
+from neuromm.prepare.stain import HED_VECTORS, StainFit, StainNormalised
 from tests.prepare.tissue_pictures import MadeSlide
 
 
@@ -116,6 +117,32 @@ def test_what_was_encoded_is_read_and_another_slide_is_not_mistaken_for_it(tmp_p
     assert (other.overview != first.overview).all()
     with pytest.raises(UsageError, match="a slide that is a file"):
         spot_features(adata, slide, MeanColour(), section="A1", cache=cache)
+
+
+def test_a_cache_keeps_other_stains_apart_from_those_of_the_slide(tmp_path):
+    slide, _ = checkered()
+    Image.fromarray(slide.pixels).save(tmp_path / "slide.png")
+    picture = histology.load(
+        tmp_path / "slide.png", microns_per_pixel=slide.microns_per_pixel
+    ).data
+    adata, cache = section([(1, 1), (4, 2)]), FeatureCache(tmp_path / "cache")
+    own = StainFit(HED_VECTORS[:2], np.array([1.0, 1.0]))
+    shown = [picture]
+    shown += [
+        StainNormalised(picture, own, StainFit(HED_VECTORS[:2], np.array(strongest)))
+        for strongest in ([0.5, 1.0], [1.0, 0.5])
+    ]
+    found = []
+    for one in shown * 2:
+        backbone = MeanColour()
+        features = spot_features(
+            adata, one, backbone, section="A1", patch_px=10, cache=cache
+        )
+        found.append((features.overview, backbone.n_pictures))
+    assert [n > 0 for _, n in found] == [True] * 3 + [False] * 3
+    for first in range(3):
+        np.testing.assert_array_equal(found[first][0], found[first + 3][0])
+        assert (found[first][0] != found[(first + 1) % 3][0]).any()
 
 
 def test_a_spot_outside_and_a_table_without_places_are_named():
