@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+from neuromm.kernels import gpu_siglip
+from neuromm.kernels.arrays import runs_kernels
 from neuromm.kernels.tiling import full_precision, tiles
 
 __all__ = ["pair_softplus_sum", "plain_softplus_sum"]
@@ -56,22 +58,21 @@ class _PairSoftplusSum(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, left: Tensor, right: Tensor, scale: Tensor, bias: Tensor
     ) -> Tensor:
-        factor, offset = scale.to(left), bias.to(left)
+        factor, offset = scale.detach().to(left), bias.detach().to(left)
         wanted = any(ctx.needs_input_grad)
-        total = left.new_zeros((), dtype=torch.float64)
-        of_bias = torch.zeros_like(total)
+        totals = left.new_zeros(2, dtype=torch.float64)  # of softplus and its slopes
         grads = [torch.zeros_like(rows) for rows in (left, right)] if wanted else []
+        on_gpu = runs_kernels(left)
+        shape = gpu_siglip.TILE if on_gpu else None
+        add = _add_by_kernel if on_gpu else _add_plain
         with full_precision(left.device):
-            for part, other in tiles(len(left), len(right)):
-                logits = torch.addmm(offset, left[part] * factor, right[other].T)
-                total += softplus(logits, threshold=_LINEAR[left.dtype]).sum()
+            for part, other in tiles(len(left), len(right), shape):
+                slope = add(left[part], right[other], factor, offset, totals, wanted)
                 if wanted:
-                    slope = logits.sigmoid_()
-                    of_bias += slope.sum()
                     grads[0][part].addmm_(slope, right[other])
                     grads[1][other].addmm_(slope.T, left[part])
-        ctx.save_for_backward(left, scale, bias, of_bias, *grads)
-        return total.to(left)
+        ctx.save_for_backward(left, scale, bias, totals[1], *grads)
+        return totals[0].to(left)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -80,3 +81,33 @@ class _PairSoftplusSum(torch.autograd.Function):  # type: ignore[misc]
         of_scale = (left * of_left).sum().mul(grad).to(scale)
         factor = grad * scale.to(left)
         return of_left * factor, of_right * factor, of_scale, (of_bias * grad).to(bias)
+
+
+def _add_plain(
+    left: Tensor,
+    right: Tensor,
+    factor: Tensor,
+    offset: Tensor,
+    totals: Tensor,
+    wanted: bool,
+) -> Tensor:
+    """Add a tile to the totals; its slopes, if they are wanted."""
+    logits = torch.addmm(offset, left * factor, right.T)
+    totals[0] += softplus(logits, threshold=_LINEAR[left.dtype]).sum()
+    if wanted:
+        totals[1] += logits.sigmoid_().sum()
+    return logits
+
+
+def _add_by_kernel(
+    left: Tensor,
+    right: Tensor,
+    factor: Tensor,
+    offset: Tensor,
+    totals: Tensor,
+    wanted: bool,
+) -> Tensor:
+    """As `_add_plain`, in one pass over the products."""
+    products = left @ right.T
+    gpu_siglip.add_softplus(products, factor, offset, totals, wanted)
+    return products

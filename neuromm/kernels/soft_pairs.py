@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuromm.kernels.tiling import full_precision, panels
+from neuromm.kernels import gpu_soft_pairs
+from neuromm.kernels.arrays import runs_kernels
+from neuromm.kernels.tiling import full_precision, panels, tiles
 
 __all__ = ["plain_soft_losses", "soft_losses"]
 
@@ -57,7 +59,8 @@ def soft_losses(
     losses : tensor of shape (n_levels,)
         In nats.
     """
-    losses: Tensor = _SoftLosses.apply(scale, target_scale, attached, gene, *levels)
+    function = _SoftLossesByKernels if runs_kernels(gene) else _SoftLosses
+    losses: Tensor = function.apply(scale, target_scale, attached, gene, *levels)
     return losses
 
 
@@ -167,6 +170,106 @@ class _SoftLosses(torch.autograd.Function):  # type: ignore[misc]
         return of_scales[0].to(scale), of_scales[1].to(target_scale), None, *grads
 
 
+class _SoftLossesByKernels(torch.autograd.Function):  # type: ignore[misc]
+    """As `_SoftLosses`, with the kernels of `gpu_soft_pairs` between the products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scale: Tensor,
+        target_scale: Tensor,
+        attached: bool,
+        gene: Tensor,
+        *levels: Tensor,
+    ) -> Tensor:
+        n_samples = len(gene)
+        gene, *images = (rows.detach() for rows in (gene, *levels))
+        t, u = scale.detach().to(gene), target_scale.detach().to(gene)
+        states = [gpu_soft_pairs.start_columns(n_samples, gene) for _ in images]
+        losses = gene.new_zeros(len(images), dtype=torch.float64)
+        known: list[Tensor] = []
+        kept: list[Tensor] = []
+        with full_precision(gene.device):
+            for part in _kernel_panels(gene):
+                shared = gene[part] @ gene.T
+                for index, image in enumerate(images):
+                    x, y = _products(gene, image, shared, part)
+                    rows = gpu_soft_pairs.add_panel(x, y, t, u, states[index])
+                    losses[index] += (rows[5] - 2 * rows[4]).sum()
+                    known.append(rows)
+                    if part == slice(0, n_samples):
+                        kept += [x, y]
+        name = str(gene.dtype).removeprefix("torch.")
+        columns = [gpu_soft_pairs.columns_of(state, name) for state in states]
+        for index, state in enumerate(states):
+            losses[index] += (state[2] * (state[0] + state[1].log())).sum()
+        ctx.attached, ctx.n_levels = attached, len(images)
+        ctx.like = scale.new_empty(0), target_scale.new_empty(0)
+        ctx.save_for_backward(t, u, gene, *images, *columns, *known, *kept)
+        return (losses / (2 * n_samples)).to(gene)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (t, u, gene), rest = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        n = ctx.n_levels
+        levels, columns, rest = rest[:n], rest[n : 2 * n], rest[2 * n :]
+        parts = _kernel_panels(gene)
+        known, kept = rest[: n * len(parts)], rest[n * len(parts) :]
+        factors = grad / (2 * len(gene))
+        grads = [torch.zeros_like(rows) for rows in (gene, *levels)]
+        of_scales = gene.new_zeros(2, dtype=torch.float64)
+        with full_precision(gene.device):
+            for place, part in enumerate(parts):
+                shared = None if kept else gene[part] @ gene.T
+                of_shared = None
+                for index, level in enumerate(levels):
+                    if shared is None:
+                        x, y = kept[2 * index : 2 * index + 2]
+                    else:
+                        x, y = _products(gene, level, shared, part)
+                    slope, of_similarity, sums = gpu_soft_pairs.panel_slopes(
+                        x,
+                        y,
+                        t,
+                        u,
+                        known[place * n + index],
+                        columns[index],
+                        factors[index],
+                        attached=ctx.attached,
+                        in_place=not kept,
+                    )
+                    of_scales += sums.sum(dim=1)
+                    grads[0][part].addmm_(slope, level)
+                    grads[1 + index].addmm_(slope.T, gene[part])
+                    if not ctx.attached:
+                        continue
+                    _add_symmetric(grads[1 + index], of_similarity, level, part)
+                    if of_shared is None:
+                        of_shared = of_similarity
+                    else:
+                        of_shared += of_similarity
+                if of_shared is not None:
+                    _add_symmetric(grads[0], of_shared, gene, part)
+        of_scale, of_target = (
+            one.to(like) for one, like in zip(of_scales, ctx.like, strict=True)
+        )
+        return of_scale, of_target, None, *grads
+
+
+def _kernel_panels(rows: Tensor) -> list[slice]:
+    n_rows = len(rows)
+    shape = gpu_soft_pairs.panel_rows(n_rows), n_rows
+    return [part for part, _ in tiles(n_rows, n_rows, shape)]
+
+
+def _products(
+    gene: Tensor, level: Tensor, shared: Tensor, part: slice
+) -> tuple[Tensor, Tensor]:
+    """Of some rows of the gene embedding and of image and gene, before any scale."""
+    return gene[part] @ level.T, torch.addmm(shared, level[part], level.T)
+
+
 def _panels(rows: Tensor) -> list[slice]:
     return list(panels(len(rows), len(rows), rows.element_size(), _PANEL_BYTES))
 
@@ -197,7 +300,10 @@ def _target_slope(
 
 
 def _add_symmetric(
-    grad: Tensor, slope: Tensor, rows: Tensor, part: slice, alpha: float
+    grad: Tensor, slope: Tensor, rows: Tensor, part: slice, alpha: float = 1.0
 ) -> None:
+    if len(slope) == len(rows):
+        grad.addmm_(slope + slope.T, rows, alpha=alpha)
+        return
     grad[part].addmm_(slope, rows, alpha=alpha)
     grad.addmm_(slope.T, rows[part], alpha=alpha)

@@ -8,7 +8,13 @@ import pytest
 from neuromm._resources import shared_folder
 from neuromm.kernels import gpu_columns, gpu_mixtures, gpu_permutation, gpu_ridge
 from neuromm.kernels.gpu_launch import Launch
-from tests.kernels import column_cases, cuda_shim, mixture_cases
+from tests.kernels import (
+    column_cases,
+    cuda_shim,
+    mixture_cases,
+    siglip_cases,
+    soft_target_cases,
+)
 from tests.kernels import cuda_cases as cases
 
 SOURCES = {path.stem: path for path in cuda_shim.sources()}
@@ -60,6 +66,8 @@ RIGHT = {
     "path_sums": path_sums_is_right,
     "block_perm": block_perm_is_right,
     "col_stats": col_stats_is_right,
+    "siglip": siglip_cases.is_right,
+    "soft_target": soft_target_cases.is_right,
 }
 
 
