@@ -1,6 +1,6 @@
 """Scores of expression over sections: means of patients, intervals, differences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,9 @@ from neuromm.metrics import bootstrap_interval
 from neuromm.report.expression_scores import MEASURES, RIDGE
 
 __all__ = [
+    "LEFT_OUT",
     "checked_rows",
-    "is_random",
+    "left_out",
     "model_differences",
     "models_of",
     "patient_means",
@@ -19,6 +20,13 @@ __all__ = [
 
 _KEYS = ("section", "patient", "fold", "model")
 _COUNTS = ("n_spots", "n_constant")
+
+LEFT_OUT: Mapping[str, str] = {
+    "": "sections or regions",
+    "trained": "nothing",
+    "random": "random spots",
+}
+"""What kinds of folds left out in training, the honest one first."""
 
 
 def checked_rows(rows: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -56,9 +64,12 @@ def checked_rows(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     return table
 
 
-def is_random(rows: pd.DataFrame) -> pd.Series:
-    """Whether a row's fold left out random spots, as its name says."""
-    return rows["fold"].str.contains("random", case=False)
+def left_out(rows: pd.DataFrame) -> pd.Series:
+    """What a row's fold left out, as its name says: a key of `LEFT_OUT`."""
+    kinds = pd.Series("", index=rows.index)
+    kinds[rows["fold"].str.contains("trained on", case=False)] = "trained"
+    kinds[rows["fold"].str.contains("random", case=False)] = "random"
+    return kinds
 
 
 def models_of(rows: pd.DataFrame, model: str) -> list[str]:

@@ -23,6 +23,12 @@ REFERENCES = (
 )
 
 _NEEDED = ("model", "encoder", "is_stand_in", "log_base", "library", "target_sum")
+# What a page shows in other places than its settings.
+_SHOWN = {
+    *_NEEDED, "notice", "versions", "trained_on", "trained_patients", "patient",
+    "panel", "warnings", "findings", "smoothed", "smoothed_training", "n_highly",
+    "highly_chosen_on",
+}  # fmt: skip
 _LOGARITHMS = {"e": "ln", "2": "log2", "10": "log10"}
 _LIBRARIES = {"panel": "the panel", "all": "all genes"}
 _PER = {1e4: "CP10k", 1e6: "CPM"}
@@ -104,7 +110,7 @@ class ExpressionSettings:
         )
         if smoothed:
             text += (
-                " What was measured is the mean over a spot and its neighbours: "
+                " What was measured is the mean over a spot and its neighbours, so "
                 "correlations are higher than those of single spots."
             )
         return text
@@ -157,21 +163,22 @@ class ExpressionSettings:
         versions = self.told.get("versions") or {}
         return str(versions.get("neuromm") or "of unknown version")
 
-    def training_rows(self, *, of_section: bool = True) -> list[tuple[str, str]]:
-        """What the model was trained on, as rows of a table.
-
-        Of several sections, each with a model of its own, the rows do not tell what a
-        single one was trained on.
-        """
+    def training_rows(self, *, several: bool = False) -> list[tuple[str, str]]:
+        """What the model was trained on, as rows of a table; of several sections."""
         sections = self.trained_on
-        counted = f"{len(sections)}: {', '.join(sections)}" if sections else "not said"
+        patients = _names(self.told.get("trained_patients"))
+        listed = f"{len(sections)}: {', '.join(sections)}" if sections else "not said"
+        apart = ", less those that a fold left out" if several else ""
         rows = [
             ("Model", self.model),
             ("Patch encoder", self.encoder),
+            (f"Sections trained on{apart}", listed),
         ]
-        if of_section:
-            rows.append(("Sections trained on", counted))
-        if of_section and self.patient:
+        if patients:
+            rows.append((f"Patients trained on{apart}", ", ".join(patients)))
+        if self.told.get("smoothed_training"):
+            rows.append(("Trained to predict", "means over a spot and its neighbours"))
+        if self.patient and not several:
             rows.append(("Patient of this section", self.patient))
         if self.panel:
             shown = ", ".join(self.panel[:_N_NAMES])
@@ -183,8 +190,7 @@ class ExpressionSettings:
 
     def provenance(self) -> dict[str, Any]:
         """Versions, and all settings that are shown nowhere else."""
-        shown = {*_NEEDED, "notice", "versions", "trained_on", "patient", "panel"}
-        rest = {k: v for k, v in self.told.items() if k not in {*shown, "warnings"}}
+        rest = {k: v for k, v in self.told.items() if k not in _SHOWN}
         versions = self.told.get("versions") or {}
         return {
             "versions": sorted((str(k), str(v)) for k, v in versions.items()),

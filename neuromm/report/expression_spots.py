@@ -74,7 +74,7 @@ class SectionSpots:
         names = np.asarray(adata.obs_names)[own]
         return cls(
             section=section,
-            settings=ExpressionSettings.of(told),
+            settings=ExpressionSettings.of(_smoothing(adata) | dict(told)),
             places=SpotPlaces(names, x, y, _diameter_px(library) * pixel_mm),
             pixel_mm=pixel_mm,
             predicted=_layer(adata, "predicted", own),
@@ -82,6 +82,12 @@ class SectionSpots:
             if "observed" in adata.layers
             else None,
         )
+
+
+def _smoothing(adata: "AnnData") -> dict[str, bool]:
+    """Whether what was measured was smoothed, as `prepare.expression` tells it."""
+    prepared = adata.uns["neuromm"].get("expression", {})
+    return {"smoothed": True} if bool(prepared.get("smoothed", False)) else {}
 
 
 def _library(adata: "AnnData", section: str) -> SimpleNamespace:

@@ -15,8 +15,9 @@ from neuromm.core import UsageError
 from neuromm.core.files import write_json, write_text
 from neuromm.report.expression import page_name
 from neuromm.report.expression_means import (
+    LEFT_OUT,
     checked_rows,
-    is_random,
+    left_out,
     model_differences,
     models_of,
     patient_means,
@@ -46,11 +47,19 @@ _GROUPS = (
 _GENE_COLUMNS = ("gene", "pcc", "n_sections", "n_constant")
 _FIGURES = ("sections", "genes")
 _N_GENES = 20
-_LEAK = (
-    "In these folds random spots were left out. Spots around them, which look and "
-    "express nearly alike, were trained on: the scores are too high, and say nothing "
-    "about a new section or patient."
-)
+_LEAKS = {
+    "trained": (
+        "Trained on: no test",
+        "The model was trained on these sections, or on others of these patients: the "
+        "scores tell how well it remembers, not how well it predicts.",
+    ),
+    "random": (
+        "Random folds: a leak",
+        "In these folds random spots were left out. Spots around them, which look and "
+        "express nearly alike, were trained on: the scores are too high, and say "
+        "nothing about a new section or patient.",
+    ),
+}
 
 
 def write_expression_summary(
@@ -68,9 +77,10 @@ def write_expression_summary(
         Made if missing. Pages of sections that lie there are linked.
     rows : DataFrame
         A row a section, fold and model: ``section``, ``patient``, ``fold`` (its name;
-        one that left out random spots says "random" in it), ``model`` (``ridge`` for
-        the probe), ``pcc``, ``pcc_h``, ``mse``, ``mae``, ``gsc``, ``ssc``,
-        ``n_spots``, ``n_constant``; nan for what could not be measured.
+        one that left out random spots says "random" in it, one that left out nothing
+        "trained on": these are shown apart, in no mean of the others), ``model``
+        (``ridge`` for the probe), ``pcc``, ``pcc_h``, ``mse``, ``mae``, ``gsc``,
+        ``ssc``, ``n_spots``, ``n_constant``; nan for what could not be measured.
     genes : DataFrame, optional
         ``gene``, ``pcc`` of the model (mean over sections), ``n_sections`` with a
         correlation and ``n_constant`` without one.
@@ -94,8 +104,8 @@ def write_expression_summary(
     settings = ExpressionSettings.of(told)
     table = checked_rows(rows, settings.model)
     listed = None if genes is None else _checked_genes(genes)
-    random = is_random(table)
-    parts = {"": table[~random], "random": table[random]}
+    kinds = left_out(table)
+    parts = {kind: table[kinds == kind] for kind in LEFT_OUT}
     parts = {kind: part for kind, part in parts.items() if len(part)}
     root = Path(output_dir)
     means = _all_means(parts, settings.model)
@@ -131,8 +141,7 @@ def _all_means(parts: Mapping[str, pd.DataFrame], model: str) -> pd.DataFrame:
             own += [
                 model_differences(part, one, RIDGE) for one in models if one != RIDGE
             ]
-        told = "random spots left out" if kind else "sections or regions left out"
-        found.append(pd.concat(own, ignore_index=True).assign(kind=kind, folds=told))
+        found.append(pd.concat(own, ignore_index=True).assign(kind=kind))
     return pd.concat(found, ignore_index=True)
 
 
@@ -143,7 +152,9 @@ def _drawings(
 ) -> dict[str, Drawing]:
     kind = next(iter(parts))
     mark = "; ".join(
-        text for text in ("random folds: a leak" if kind else "", settings.mark) if text
+        text
+        for text in (_LEAKS[kind][0].lower() if kind else "", settings.mark)
+        if text
     )
     models = models_of(parts[kind], settings.model)
     drawings = {
@@ -175,8 +186,9 @@ def _content(
     warnings = [str(text) for text in settings.told.get("warnings") or []]
     with_ridge = RIDGE in set(all_rows["model"])
     own = []
-    if "random" in parts:
-        own.append(f"There are random folds. {_LEAK}")
+    own += [
+        f"{title}. {text}" for kind, (title, text) in _LEAKS.items() if kind in parts
+    ]
     if not with_ridge:
         own.append(
             "No ridge probe was scored: without the linear baseline on the same "
@@ -196,15 +208,14 @@ def _content(
             int(settings.told.get("n_highly", 50)),
         ),
         "meanings": [(MEASURES[name][0], MEASURES[name][3]) for name in MEASURES],
-        "beside": _beside(means, settings.model),
         "kinds": [
-            _kind_content(root, kind, part, means[means["kind"] == kind], settings)
+            _kind_content(root, kind, part, means, settings)
             for kind, part in parts.items()
         ],
         "sections_picture": drawings["sections"].picture,
         "genes": None if genes is None else _gene_content(genes),
         "gene_picture": drawings["genes"].picture if "genes" in drawings else None,
-        "training": settings.training_rows(of_section=False),
+        "training": settings.training_rows(several=True),
         "methods": {
             "texts": [("", _methods(settings, with_ridge=with_ridge))],
             "references": list(REFERENCES),
@@ -213,16 +224,15 @@ def _content(
     }
 
 
-def _beside(means: pd.DataFrame, model: str) -> str:
-    """What a leak adds to the score; "" without both kinds of folds."""
+def _beside(means: pd.DataFrame, kind: str, model: str) -> str:
+    """What a leak adds to the score; "" where there is nothing to compare it with."""
     own = means[(means["model"] == model) & (means["measure"] == "pcc")]
     scored = own.set_index("kind")["mean"]
-    if set(scored.index) != {"", "random"}:
+    if not kind or "" not in scored:
         return ""
     return (
-        f"PCC(A) of {model} is {number(scored['random'], 3)} here, and "
-        f"{number(scored[''], 3)} where the folds above left out whole sections or "
-        "regions."
+        f"PCC(A) of {model} is {number(scored[kind], 3)} here, and "
+        f"{number(scored[''], 3)} where whole sections or regions were left out."
     )
 
 
@@ -244,14 +254,17 @@ def _kind_content(
 ) -> dict[str, Any]:
     models = models_of(rows, settings.model)
     models = [name for name in models if (rows["model"] == name).any()]
+    beside = _beside(means, kind, settings.model)
+    means = means[means["kind"] == kind]
     names = list(dict.fromkeys(means["model"]))
     cells = {(m["model"], m["measure"]): m for m in means.to_dict("records")}
     n_patients = rows["patient"].nunique()
     sections = list(rows.groupby(["section", "fold"], sort=False))
     return {
         "id": kind or "scores",
-        "leak": _LEAK if kind else "",
-        "heading": "Random folds: a leak" if kind else "Scores",
+        "leak": _LEAKS[kind][1] if kind else "",
+        "heading": _LEAKS[kind][0] if kind else "Scores",
+        "beside": beside,
         "counts": f"{counted(rows['section'].nunique(), 'sections')} of "
         f"{counted(n_patients, 'patients')} in "
         f"{counted(rows['fold'].nunique(), 'folds')}.",
@@ -361,9 +374,10 @@ def _write_tables(
 ) -> list[Path]:
     columns = ["section", "patient", "fold", "model", *MEASURES, "n_spots"]
     whole = rows[[*columns, "n_constant"]].assign(
-        encoder=settings.encoder, random_fold=is_random(rows)
+        encoder=settings.encoder, left_out=left_out(rows).map(LEFT_OUT)
     )
-    tables = {"": whole, "_means": means.drop(columns="kind")}
+    stored = means.assign(left_out=means["kind"].map(LEFT_OUT)).drop(columns="kind")
+    tables = {"": whole, "_means": stored}
     tables["_means"].insert(0, "encoder", settings.encoder)
     if genes is not None:
         tables["_genes"] = genes.assign(encoder=settings.encoder)
@@ -388,8 +402,8 @@ def _described(column: str, settings: ExpressionSettings) -> dict[str, Any]:
         "section": "Section",
         "patient": "Patient",
         "fold": "Fold that left the spots out",
-        "folds": "Kind of folds: random spots left out are a leak",
-        "random_fold": "Whether random spots were left out, which is a leak",
+        "left_out": "What was left out in training; but for sections or regions, the "
+        "scores are no test",
         "model": "Model; ridge is the linear baseline, a - b a difference",
         "measure": "What is measured, see report.json",
         "mean": "Mean over patients of the means over each one's sections",

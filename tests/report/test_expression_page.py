@@ -267,6 +267,15 @@ def test_the_page_needs_no_other_file_and_tells_no_place(written, page):
             assert str(written.parent) not in path.read_text(), path.name
 
 
+def test_measurements_that_were_smoothed_are_said_to_be(tmp_path, page):
+    told = "What was measured is the mean over a spot and its neighbours"
+    assert told not in page
+    adata = section()
+    adata.uns["neuromm"]["expression"] = {"smoothed": True}
+    path = write_expression_page(tmp_path, "P01", adata, card=CARD, n_shown=1)
+    assert told in path.read_text()
+
+
 def test_what_was_trained_on_is_said_and_a_leak_is_a_warning(tmp_path, page):
     assert row(page, "Sections trained on") == ["2: P03, P04"]
     assert "one of those that the model was trained on" not in page
@@ -391,16 +400,24 @@ def test_circles_lie_on_the_thumbnail_where_the_spots_lie_on_the_slide():
     assert axes.get_aspect() == 1
 
 
-def test_the_scale_bar_is_as_long_as_it_says(written):
+def test_the_scale_bar_is_as_long_as_it_says():
     drawing = slide_picture(few_places())
     (axes,) = drawing.figure.axes
     (bar,) = axes.lines
     (text,) = axes.texts
     ends = bar.get_xdata()
     assert text.get_text() == f"{ends[1] - ends[0]:g} mm"
+
+
+def test_spots_lie_where_their_names_say_in_millimetres(written):
     places = pd.read_csv(written / "figures" / "P01_report_slide.tsv", sep="\t")
-    # The array has a pitch of 0.2 mm.
-    np.testing.assert_allclose(np.diff(np.unique(places["x_mm"])), 0.2, rtol=1e-5)
+    array = places["spot"].str.extract(r"_(?P<row>\d+)x(?P<column>\d+)$").astype(float)
+    corner = 1000 * PIXEL_UM / 1000
+    # Six figures are written.
+    np.testing.assert_allclose(
+        places["x_mm"], corner + 0.2 * array["column"], rtol=1e-5
+    )
+    np.testing.assert_allclose(places["y_mm"], corner + 0.2 * array["row"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def page(written) -> str:
 
 def means_of(root: Path, *, leak: bool = False) -> pd.DataFrame:
     table = pd.read_csv(root / "report_means.tsv", sep="\t", na_values="n/a")
-    own = table["folds"].str.contains("random") == leak
+    own = table["left_out"] == ("random spots" if leak else "sections or regions")
     return table[own].set_index(["model", "measure"])
 
 
@@ -148,7 +148,7 @@ def test_each_section_has_its_patient_fold_and_both_models(written, page):
         ]
     stored = pd.read_csv(written / "report.tsv", sep="\t", na_values="n/a")
     assert len(stored) == 24
-    assert stored["random_fold"].sum() == 12
+    assert (stored["left_out"] == "random spots").sum() == 12
 
 
 def test_random_folds_are_a_leak_and_in_no_mean_of_the_others(written, page):
@@ -162,7 +162,7 @@ def test_random_folds_are_a_leak_and_in_no_mean_of_the_others(written, page):
     assert leaked == pytest.approx(mean + 0.3, rel=1e-5)
     assert "Random folds: a leak" in page
     assert f"PCC(A) of GeneDML is {mean + 0.3:.3f} here, and {mean:.3f} where" in page
-    assert page.index("There are random folds") < page.index('id="scores"')
+    assert page.index("Random folds: a leak. In these") < page.index('id="scores"')
     assert page.index('id="scores"') < page.index('id="random"')
     figure = pd.read_csv(written / "figures" / "report_sections.tsv", sep="\t")
     assert not figure["fold"].str.contains("random").any()
@@ -180,6 +180,18 @@ def test_random_folds_alone_are_marked_in_the_figure_too(tmp_path):
 def test_folds_of_patients_are_no_leak(tmp_path):
     path = write_expression_summary(tmp_path, scored(), told=TOLD)
     assert "leak" not in path.read_text()
+
+
+def test_sections_that_were_trained_on_are_no_test(tmp_path):
+    rows = pd.concat([scored("new patient"), scored("trained on", lift=0.2)])
+    page = write_expression_summary(tmp_path, rows, told=TOLD).read_text()
+    ours = scored().query("model == 'GeneDML'")
+    mean = ours.groupby("patient")["pcc"].mean().mean()
+    assert f"PCC(A) of GeneDML is {mean + 0.2:.3f} here, and {mean:.3f} where" in page
+    assert means_of(tmp_path).loc[("GeneDML", "pcc"), "mean"] == pytest.approx(
+        mean, rel=1e-5
+    )
+    assert "Trained on: no test" in page
 
 
 def test_pages_that_are_there_are_linked(page):

@@ -104,6 +104,7 @@ def slide_picture(
             axes.imshow(thumbnail, extent=extent, interpolation="antialiased")
         spots = _discs(axes, places, places.diameter_mm)
         spots.set(facecolor="none", edgecolor=_OUTLINE, linewidth=0.7)
+        spots.set_rasterized(len(places.x_mm) > _MANY_DISCS)
         _frame(axes, (left, right, top, bottom), scale_bar=True)
     number = counted(len(places.x_mm), "spots")
     beneath = "on the picture of the slide" if thumbnail is not None else "alone"
