@@ -14,7 +14,8 @@ cache flushed before each call: median of at least 20 calls (3 where they are lo
 after three others, and for the kernel the 10th and 90th percentile. GB/s counts what
 cannot be spared, inputs read once and results written once; the share is of the rate
 of a large copy, measured in the same run. Kernels that compute more than they move
-(block_perm) stay far below it.
+(block_perm) stay far below it; where products of matrices are a part of what is timed,
+there is no share.
 """
 
 import argparse

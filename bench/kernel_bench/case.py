@@ -15,8 +15,8 @@ class Case:
 
     Attributes
     ----------
-    source : str
-        Below ``cuda/``.
+    sources : tuple of str
+        Of all kernels that run, below ``cuda/``; the first names the case.
     what : str
         Sizes in words, with the names of ``sizes`` in braces.
     sizes, small : dict of int
@@ -25,32 +25,37 @@ class Case:
         Named inputs from a `Draw` and sizes.
     kernel, plain : callables
         Tuples of arrays from the named inputs; ``plain`` also of float64 ones.
-    traffic : callable
-        Bytes that cannot be spared, from the sizes: inputs once, results once.
+    traffic : callable or None
+        Bytes that cannot be spared, from the sizes: inputs once, results once. None
+        where products of matrices are a part of what is timed.
     changed : tuple of str
         Inputs that both change in place.
     floor : float
-        Error, relative to the largest value, that the order of a sum in double leaves.
+        Error, relative to the largest value, that is no matter whatever the plain
+        version errs: by default that of the order of a sum in double.
+    seen : callable, optional
+        What is compared, from inputs and results.
     libraries : tuple of str
         That the kernel takes arrays of.
     """
 
-    source: str
+    sources: tuple[str, ...]
     what: str
     sizes: dict[str, int]
     small: dict[str, int]
     make: Callable[..., dict[str, Any]]
     kernel: Callable[..., tuple[Any, ...]]
     plain: Callable[..., tuple[Any, ...]]
-    traffic: Callable[..., float]
+    traffic: Callable[..., float] | None
     changed: tuple[str, ...] = ()
     floor: float = 1e-13
     libraries: tuple[str, ...] = field(default=("torch", "cupy"))
+    seen: Callable[..., tuple[Any, ...]] = lambda inputs, *results: results
 
     @property
     def name(self) -> str:
-        """Name of the source."""
-        return self.source.rpartition("/")[2].removesuffix(".cu")
+        """Name of the first source."""
+        return self.sources[0].rpartition("/")[2].removesuffix(".cu")
 
     @property
     def title(self) -> str:
@@ -80,9 +85,19 @@ class Draw:
             return torch.randn(shape, generator=self._random, device=self._device)
         return self._random.standard_normal(shape, dtype=np.float32)
 
+    def unit(self, *shape: int) -> Any:
+        """Rows of norm 1 in random directions, float32."""
+        rows = self.normal(*shape)
+        xp = namespace(rows)
+        return rows / xp.sqrt(xp.sum(rows * rows, axis=-1))[..., None]
+
     def place(self, values: np.ndarray) -> Any:
         """Bring values of NumPy to the device."""
         return on_device(np.ascontiguousarray(values), self._library, self._device)
+
+    def number(self, value: float) -> Any:
+        """One number on the device, float32, of shape (1,)."""
+        return self.place(np.array([value], dtype=np.float32))
 
 
 def in_double(inputs: dict[str, Any]) -> dict[str, Any]:

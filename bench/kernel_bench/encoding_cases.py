@@ -171,7 +171,7 @@ def _plain_exceeding(y, yhat, rows, orders):
 
 CASES = (
     Case(
-        "encoding/path_sums.cu",
+        ("encoding/path_sums.cu",),
         "{n_alphas} penalties, {rank} modes, {n_targets} targets",
         {"n_alphas": 20, "rank": 1000, "n_targets": 50_000},
         {"n_alphas": 20, "rank": 33, "n_targets": 65},
@@ -181,7 +181,7 @@ CASES = (
         lambda n_alphas, rank, n_targets: 16 * (rank + n_alphas) * n_targets,
     ),
     Case(
-        "encoding/alpha_select.cu",
+        ("encoding/alpha_select.cu",),
         "{n_alphas} penalties, {n_targets} targets",
         {"n_alphas": 20, "n_targets": 1_000_000},
         {"n_alphas": 20, "n_targets": 65},
@@ -192,7 +192,7 @@ CASES = (
         floor=0.0,
     ),
     Case(
-        "encoding/shrink_gather.cu",
+        ("encoding/shrink_gather.cu",),
         "{n_alphas} penalties, {rank} modes, {n_targets} targets",
         {"n_alphas": 20, "rank": 1000, "n_targets": 100_000},
         {"n_alphas": 20, "rank": 65, "n_targets": 67},
@@ -204,7 +204,7 @@ CASES = (
         floor=0.0,
     ),
     Case(
-        "encoding/alpha_combine.cu",
+        ("encoding/alpha_combine.cu",),
         "{n_alphas} penalties, {n_folds} x {n_rows} held-out rows, {n_targets} targets",
         {"n_alphas": 40, "n_folds": 1, "n_rows": 500, "n_targets": 10_000},
         {"n_alphas": 40, "n_folds": 2, "n_rows": 9, "n_targets": 65},
@@ -214,7 +214,7 @@ CASES = (
         _mixture_traffic,
     ),
     Case(
-        "encoding/alpha_combine.cu",
+        ("encoding/alpha_combine.cu",),
         "{n_alphas} penalties, {n_folds} x {n_rows} held-out rows, {n_targets} targets",
         {"n_alphas": 40, "n_folds": 256, "n_rows": 1, "n_targets": 5000},
         {"n_alphas": 40, "n_folds": 9, "n_rows": 1, "n_targets": 65},
@@ -224,7 +224,7 @@ CASES = (
         _mixture_traffic,
     ),
     Case(
-        "encoding/kernel_mix.cu",
+        ("encoding/kernel_mix.cu",),
         "{n_spaces} spaces, {n_samples} samples, float64",
         {"n_spaces": 4, "n_samples": 8000},
         {"n_spaces": 4, "n_samples": 33},
@@ -235,7 +235,7 @@ CASES = (
         floor=0.0,
     ),
     Case(
-        "encoding/col_stats.cu",
+        ("encoding/col_stats.cu",),
         "{n_samples} samples, {n_targets} targets",
         {"n_samples": 3000, "n_targets": 100_000},
         {"n_samples": 600, "n_targets": 33},
@@ -245,7 +245,7 @@ CASES = (
         lambda n_samples, n_targets: 8 * n_samples * n_targets + 80 * n_targets,
     ),
     Case(
-        "encoding/block_perm.cu",
+        ("encoding/block_perm.cu",),
         "{n_permutations} permutations of {n_blocks} blocks of {length} samples, "
         "{n_targets} targets",
         {"n_permutations": 500, "n_blocks": 150, "length": 10, "n_targets": 20_000},

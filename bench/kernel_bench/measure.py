@@ -16,8 +16,8 @@ def measured(case, device, sizes=None):
     """One row of the table; what does not fit into the memory says so."""
     sizes = case.sizes if sizes is None else sizes
     row = {
-        "source": case.source, "title": case.what.format(**sizes), "sizes": sizes,
-        "library": device.library, "bytes": case.traffic(**sizes),
+        "kernel": case.name, "sources": case.sources, "library": device.library,
+        "title": case.what.format(**sizes), "sizes": sizes,
     }  # fmt: skip
     try:
         inputs = case.make(Draw(device.library, device.where), **sizes)
@@ -32,15 +32,19 @@ def measured(case, device, sizes=None):
         if "OutOfMemory" not in type(error).__name__:
             raise
         return row | {"failed": "out of memory"}
-    rate = row["bytes"] / (row["kernel_ms"] * 1e-3)
-    return row | {"bytes_per_s": rate, "share": rate / device.copy_rate()}
+    if case.traffic is None:
+        return row
+    n_bytes = case.traffic(**sizes)
+    rate = n_bytes / (row["kernel_ms"] * 1e-3)
+    share = rate / device.copy_rate()
+    return row | {"bytes": n_bytes, "bytes_per_s": rate, "share": share}
 
 
 def errors(case, inputs):
     """Largest errors, relative to the largest value, of both; and what is allowed."""
-    exact = case.plain(**_kept(case, in_double(inputs)))
-    of_plain = _worst(case.plain(**_kept(case, inputs)), exact)
-    of_kernel = _worst(case.kernel(**_kept(case, inputs)), exact)
+    exact = _seen(case, case.plain, in_double(inputs))
+    of_plain = _worst(_seen(case, case.plain, inputs), exact)
+    of_kernel = _worst(_seen(case, case.kernel, inputs), exact)
     # A kernel may err twice as much as plain arithmetic, result by result.
     right = all(
         fast <= max(2 * plain, case.floor)
@@ -77,6 +81,12 @@ def timed(work, device):
 def _done(work, device):
     work()
     device.synchronize()
+
+
+def _seen(case, version, inputs):
+    """What is compared of the results of a version."""
+    given = _kept(case, inputs)
+    return case.seen(inputs, *version(**given))
 
 
 def _kept(case, inputs):

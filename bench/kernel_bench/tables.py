@@ -8,7 +8,7 @@ END = "<!-- end of the table -->"
 
 
 def key(row):
-    return row["source"], row["title"], row["library"], row["gpu"]
+    return row["kernel"], row["title"], row["library"], row["gpu"]
 
 
 def merged(old, new):
@@ -28,15 +28,15 @@ def head_text():
 
 def row_text(row):
     """A row in two lines: what, and the numbers."""
-    title = f"{Path(row['source']).stem}: {row['title']}"
+    title = f"{row['kernel']}: {row['title']}"
     if "failed" in row:
         return f"{title}\n{'':20} {row['failed']}"
     numbers = [
         f"{row['kernel_ms']:.4g}",
         f"{row['plain_ms']:.4g}",
         f"{row['plain_ms'] / row['kernel_ms']:.1f}",
-        f"{row['bytes_per_s'] / 1e9:.0f}",
-        f"{row['share']:.0%}",
+        f"{row['bytes_per_s'] / 1e9:.0f}" if "bytes" in row else "",
+        _share(row),
         f"{row['kernel_error']:.0e}",
         f"{row['plain_error']:.0e}",
     ]
@@ -78,7 +78,7 @@ def docs_table(rows):
         lines += ["", f"{of_group[-1]['machine']} Arrays of {library}.", ""]
         table = [heads, ["---"] * len(heads)]
         for row in of_group:
-            name = f"`{Path(row['source']).stem}`"
+            name = f"`{row['kernel']}`"
             cells = [row["failed"], *[""] * 5] if "failed" in row else _cells(row)
             table.append([name, row["title"], *cells])
         lines += ["| " + " | ".join(line) + " |" for line in table]
@@ -90,10 +90,14 @@ def _cells(row):
         f"{row['kernel_ms']:.3g}",
         f"{row['plain_ms']:.3g}",
         f"{row['plain_ms'] / row['kernel_ms']:.1f}",
-        f"{row['share']:.0%}",
+        _share(row),
         f"{row['kernel_error']:.0e}",
         f"{row['plain_error']:.0e}",
     ]
+
+
+def _share(row):
+    return f"{row['share']:.0%}" if "share" in row else ""
 
 
 def write_docs(page, rows):
