@@ -11,8 +11,13 @@ Caron et al. (2020) Unsupervised learning of visual features by contrasting clus
 assignments (SwAV). NeurIPS (balanced assignment by Sinkhorn and Knopp's algorithm).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from neuromm.kernels import gpu_groups
+from neuromm.kernels.arrays import runs_kernels
 
 __all__ = [
     "balanced_groups",
@@ -46,9 +51,7 @@ def batch_kmeans(
     """
     labels = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
     for _ in range(_checked(n_iterations)):
-        # |x - c|^2 less |x|^2, which is the same for all centres.
-        distance = torch.addmm(centres.square().sum(dim=1), rows, centres.T, alpha=-2)
-        labels = distance.argmin(dim=1)
+        labels = _nearest(rows, centres)
         centres = group_means(rows, labels, len(centres))
     return labels, centres
 
@@ -71,6 +74,9 @@ def plain_kmeans(
 
 def group_means(rows: Tensor, labels: Tensor, n_groups: int) -> Tensor:
     """Mean row of each group, zero where it is empty; gradients reach the rows."""
+    if runs_kernels(rows):
+        means: Tensor = _MeansByKernel.apply(rows, labels, n_groups)
+        return means
     # A product, as scattered additions have no fixed order on a GPU.
     member = torch.nn.functional.one_hot(labels, n_groups).to(rows.dtype)
     return (member.T @ rows) / member.sum(dim=0).clamp_min(1)[:, None]
@@ -144,6 +150,28 @@ def balanced_groups(
         labels = plan.argmax(dim=1)
         centres = group_means(rows, labels, len(centres))
     return labels
+
+
+def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
+    if runs_kernels(rows):
+        labels: Tensor = gpu_groups.nearest_centres(rows, centres)
+        return labels
+    # |x - c|^2 less |x|^2, which is the same for all centres.
+    distance = torch.addmm(centres.square().sum(dim=1), rows, centres.T, alpha=-2)
+    return distance.argmin(dim=1)
+
+
+class _MeansByKernel(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, labels: Tensor, n_groups: int) -> Tensor:
+        means, sizes = gpu_groups.member_means(rows, labels, n_groups)
+        ctx.save_for_backward(labels, sizes)
+        return means
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        labels, sizes = ctx.saved_tensors
+        return (grad / sizes.clamp_min(1)[:, None])[labels], None, None
 
 
 def _checked(n_iterations: int) -> int:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neuromm.kernels import gpu_volume
+from neuromm.kernels.arrays import runs_kernels
 from neuromm.kernels.tiling import full_precision, panels, tiles
 
 __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalisers"]
@@ -108,6 +110,17 @@ class _Spans:
         """Least squared volume."""
         return SQUARED_FLOOR * self.scale**2
 
+    @property
+    def shift(self) -> float | None:
+        """Shift of all exponents, None if terms would leave the range of float32.
+
+        Volumes in units of the temperature are logits, up to their sign, between 0 and
+        1 / temperature: shifted by the half of that, none is lost, but at temperatures
+        that are lower than any in use.
+        """
+        shift = self.scale / 2
+        return shift if shift <= _LARGEST_EXPONENT else None
+
 
 def _spans(others: Tensor, scale: float = 1.0) -> _Spans:
     n_others, n_samples, n_features = others.shape
@@ -152,39 +165,61 @@ def _own(part: slice, other: slice) -> tuple[slice, slice, slice]:
     return same, rows, slice(same.start - other.start, same.stop - other.start)
 
 
+def _log_sums(
+    anchor: Tensor, spans: _Spans, matched: Tensor, with_sums: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-sum-exp of minus the volumes over rows and columns, and sums of rows."""
+    n_samples, shift = len(anchor), spans.shift
+    row_sums = anchor.new_zeros(n_samples)
+    start = -torch.inf if shift is None else 0
+    rows, columns = anchor.new_full((2, n_samples), start)
+    for part, other in tiles(n_samples, n_samples, _TILE):
+        _, squared = _squared(anchor, spans, part, other)
+        same, i, j = _own(part, other)
+        squared[i, j].diagonal().copy_(matched[same])
+        volume = squared.clamp_min_(spans.floor).sqrt_()
+        if with_sums:
+            row_sums[part] += volume.sum(dim=1)
+        if shift is None:
+            logits = volume.neg_()
+            rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
+            columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
+        else:
+            terms = torch.sub(shift, volume, out=volume).exp_()
+            rows[part] += terms.sum(dim=1)
+            columns[other] += terms.sum(dim=0)
+    if shift is not None:
+        rows, columns = rows.log().sub_(shift), columns.log().sub_(shift)
+    return rows, columns, row_sums
+
+
+def _log_sums_by_kernel(
+    anchor: Tensor, spans: _Spans, matched: Tensor, with_sums: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_log_sums`, in one pass over the products."""
+    volumes = _volumes_on_gpu(anchor, spans, matched)
+    rows, columns, sums = gpu_volume.log_sums(volumes, with_sums=with_sums)
+    return rows.to(anchor), columns.to(anchor), sums.to(anchor)
+
+
+def _volumes_on_gpu(
+    anchor: Tensor, spans: _Spans, matched: Tensor
+) -> gpu_volume.Volumes:
+    return gpu_volume.Volumes(
+        anchor, spans.axes, spans.determinant, matched, spans.floor, spans.shift
+    )
+
+
 class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any, anchor: Tensor, others: Tensor, scale: Tensor, with_sums: bool
     ) -> Any:
-        n_samples = len(anchor)
-        row_sums = anchor.new_zeros(n_samples)
-        # Volumes in units of the temperature are logits, up to their sign, between 0
-        # and 1 / temperature: shifted by the half of that, none is lost, but at
-        # temperatures that are lower than any in use.
-        shift = float(scale) / 2
-        fixed = shift <= _LARGEST_EXPONENT
-        rows, columns = anchor.new_full((2, n_samples), 0 if fixed else -torch.inf)
         with full_precision(anchor.device):
             spans = _spans(others, float(scale))
             matched = spans.determinant * _residual(anchor, spans)
-            for part, other in tiles(n_samples, n_samples, _TILE):
-                _, squared = _squared(anchor, spans, part, other)
-                same, i, j = _own(part, other)
-                squared[i, j].diagonal().copy_(matched[same])
-                volume = squared.clamp_min_(spans.floor).sqrt_()
-                if with_sums:
-                    row_sums[part] += volume.sum(dim=1)
-                if fixed:
-                    terms = torch.sub(shift, volume, out=volume).exp_()
-                    rows[part] += terms.sum(dim=1)
-                    columns[other] += terms.sum(dim=0)
-                else:
-                    logits = volume.neg_()
-                    rows[part] = rows[part].logaddexp(logits.logsumexp(dim=1))
-                    columns[other] = columns[other].logaddexp(logits.logsumexp(dim=0))
-            if fixed:
-                rows, columns = rows.log().sub_(shift), columns.log().sub_(shift)
+            log_sums = _log_sums_by_kernel if runs_kernels(anchor) else _log_sums
+            rows, columns, row_sums = log_sums(anchor, spans, matched, with_sums)
         ctx.save_for_backward(
             anchor, spans.axes, spans.triangle, spans.determinant, scale, rows,
             columns, matched,
@@ -203,7 +238,8 @@ class _VolumeNormalisers(torch.autograd.Function):  # type: ignore[misc]
         of_sums, of_own = of_sums / spans.scale, of_own / spans.scale
         gradients = _Gradients(of_rows, of_columns, of_sums, of_own)
         with full_precision(anchor.device):
-            grad_anchor, moments, heights, of_scale = _moments(
+            moments_of = _moments_by_kernel if runs_kernels(anchor) else _moments
+            grad_anchor, moments, heights, of_scale = moments_of(
                 anchor, spans, matched, rows, columns, gradients,
                 with_scale=ctx.needs_input_grad[2],
             )  # fmt: skip
@@ -241,7 +277,7 @@ def _moments(
     heights = torch.zeros_like(spans.determinant)
     of_scale = anchor.new_zeros(()) if with_scale else None
     has_sums = bool(grad.sums.any())
-    slopes = _Slopes(spans.scale / 2, rows, columns, grad)
+    slopes = _Slopes(spans.shift, rows, columns, grad)
     for part, other in tiles(len(anchor), len(anchor), _TILE):
         products, squared = _squared(anchor, spans, part, other)
         same, i, j = _own(part, other)
@@ -273,26 +309,47 @@ class _Slopes:
     """
 
     def __init__(
-        self, shift: float, rows: Tensor, columns: Tensor, grad: _Gradients
+        self, shift: float | None, rows: Tensor, columns: Tensor, grad: _Gradients
     ) -> None:
         self._shift = shift
-        self._fixed = shift <= _LARGEST_EXPONENT
-        self._sums = rows, columns
-        self._grad = grad
-        if self._fixed:
-            self._of_rows = (rows + shift).neg_().exp_().mul_(grad.rows).mul_(-0.5)
-            self._of_columns = (columns + shift).neg_().exp_().mul_(grad.columns)
-            self._of_columns.mul_(-0.5)
+        self.logs = rows, columns
+        self.rows, self.columns = grad.rows * -0.5, grad.columns * -0.5
+        if shift is not None:
+            self.rows = self.rows.mul_((rows + shift).neg_().exp_())
+            self.columns = self.columns.mul_((columns + shift).neg_().exp_())
 
     def of(self, volume: Tensor, part: slice, other: slice) -> Tensor:
         """Tile of the same shape as ``volume``."""
-        if self._fixed:
-            weight = self._of_rows[part, None] + self._of_columns[other]
+        if self._shift is not None:
+            weight = self.rows[part, None] + self.columns[other]
             return weight.mul_(torch.sub(self._shift, volume).exp_())
-        rows, columns = self._sums
-        slope = (-rows[part, None] - volume).exp_().mul_(self._grad.rows[part, None])
+        rows, columns = self.logs
+        slope = (-rows[part, None] - volume).exp_().mul_(self.rows[part, None])
         of_column = (-columns[other] - volume).exp_()
-        return slope.addcmul_(of_column, self._grad.columns[other]).mul_(-0.5)
+        return slope.addcmul_(of_column, self.columns[other])
+
+
+def _moments_by_kernel(
+    anchor: Tensor,
+    spans: _Spans,
+    matched: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    grad: _Gradients,
+    *,
+    with_scale: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """As `_moments`, in one pass over the products between the matrix products."""
+    slopes = _Slopes(spans.shift, rows, columns, grad)
+    grad_anchor, moments, heights, of_scale = gpu_volume.moments(
+        _volumes_on_gpu(anchor, spans, matched),
+        gpu_volume.SlopeWeights(
+            slopes.rows, slopes.columns, grad.sums * 0.5, grad.own * 0.5, *slopes.logs
+        ),
+        with_scale=with_scale,
+    )
+    moments.mul_(spans.determinant.sqrt()[:, None])
+    return grad_anchor, moments, heights.to(anchor), of_scale
 
 
 def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:

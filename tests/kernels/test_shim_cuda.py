@@ -9,11 +9,13 @@ from neuromm._resources import shared_folder
 from neuromm.kernels import gpu_columns, gpu_mixtures, gpu_permutation, gpu_ridge
 from neuromm.kernels.gpu_launch import Launch
 from tests.kernels import (
+    assign_cases,
     column_cases,
     cuda_shim,
     mixture_cases,
     siglip_cases,
     soft_target_cases,
+    volume_cases,
 )
 from tests.kernels import cuda_cases as cases
 
@@ -68,6 +70,8 @@ RIGHT = {
     "col_stats": col_stats_is_right,
     "siglip": siglip_cases.is_right,
     "soft_target": soft_target_cases.is_right,
+    "volume": volume_cases.kernels_are_right,
+    "assign": assign_cases.kernels_are_right,
 }
 
 
