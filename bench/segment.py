@@ -12,39 +12,32 @@ Both networks of a fold see the same samples for the same number of steps, with 
 augmentation and schedule; the epoch is chosen on patients inside of the training set.
 """
 
-import argparse
 import json
-import os
-import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from job_bench.jobs import ROOT, expanded_jobs, job_parser, keep_result
 from segment_bench import open_ms, planted, spider, tables
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "segment_results.json"
 DOCS_PAGE = ROOT / "docs" / "ivdnet.md"
-DATA = Path(os.environ.get("NEUROMM_TEST_DATA", ROOT.parent / "shared" / "data"))
+JOBS = {
+    "planted": range(3),
+    "spider": range(spider.N_FOLDS),
+    "spider-all": range(spider.N_FOLDS),
+    "open-ms": (2, 3),
+}
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="segment.py", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("jobs", nargs="*")
+    parser = job_parser("segment.py", __doc__, n_epochs=40)
     parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument(
         "--step", type=int, default=4, help="pixels of SPIDER along one of a network"
     )
     parser.add_argument("--networks", nargs="+", default=["ivdnet", "unet"])
-    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--state", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--write-docs", action="store_true")
     return parser
 
 
@@ -59,18 +52,7 @@ def main():
 
 
 def expanded(jobs):
-    numbers = {
-        "planted": range(3),
-        "spider": range(spider.N_FOLDS),
-        "spider-all": range(spider.N_FOLDS),
-        "open-ms": (2, 3),
-    }
-    for job in jobs:
-        name, _, number = job.partition(":")
-        if name not in numbers:
-            sys.exit(f"segment.py: no job {name!r} (there are: {', '.join(numbers)})")
-        for one in [int(number)] if number else numbers[name]:
-            yield name, one
+    return expanded_jobs("segment.py", jobs, JOBS)
 
 
 def run(job, args):
@@ -120,22 +102,12 @@ def run_spider(kind, fold, network, args):
 
 
 def keep(args, label, result):
-    """Add a result to the file, which other jobs may have changed meanwhile."""
-    path = args.json
-    stored = json.loads(path.read_text()) if path.exists() else {}
     result = result | {
         "width": args.width,
         "learning_rate": args.learning_rate,
         "threads": args.threads,
     }
-    stored.setdefault("jobs", {})[label] = result
-    stored["machine"] = {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("neuromm", "torch", "monai")},
-    }
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(stored, indent=1) + "\n")
-    os.replace(partial, path)
+    keep_result(args, label, result, ("neuromm", "torch", "monai"))
     print(label, result["dice"], f"{result['minutes']} min", flush=True)
 
 

@@ -14,7 +14,7 @@ def results():
 
     jobs = {
         f"planted:{seed}": {
-            "ridge": {"pcc": 0.30 + seed},
+            "ridge": {"pcc": 0.30 + seed}, "ridge around": {"pcc": 0.45 + seed},
             "target": of(0.40 + seed, 0.1), "neighbor": of(0.50 + seed, 0.1),
             "global": of(0.70 + seed, 0.1), "contrastive": of(0.69 + 2 * seed, 0.9),
         }
@@ -36,8 +36,24 @@ def test_a_row_says_what_it_gains_over_the_one_above():
     # Gains of -0.01 and 0.99: a mean of 0.49, a standard error of a half.
     assert "| + contrastive losses | 1.690 | +0.490 ± 0.500 | 0.90 |" in text
     assert "| ridge regression of the patch | 0.800 |  |  |" in text
+    assert "| target | 0.900 |  | 0.10 |" in text
     assert "PCC 0.020 at most in size (3/√N = 0.150)" in text
     assert "-0.010 ± 0.000 of the target alone" in text
+
+
+def test_probes_stand_beside_the_network_on_the_same_features_and_folds():
+    from express_bench import tables
+
+    folds = {"ridge": [0.1, 0.3], "hest": [0.0, 0.1], "genedml": [0.2, 0.2]}
+    found = {"is_stand_in": True, "blocks": folds, "random": folds}
+    job = {"n_spots": 9, "n_genes": 5, "backbones": {"colorstats": found}}
+    text = tables.made({"jobs": {"her2st": job}, "machine": results()["machine"]})
+    for row in (
+        "ridge probe | 0.200 ± 0.100 | 0.200 ± 0.100",
+        "probe of HEST-Benchmark | 0.050 ± 0.050",
+        "Gene-DML | 0.200 ± 0.000",
+    ):
+        assert f"| colorstats (a stand-in) | {row} |" in text
 
 
 def test_jobs_are_named_and_results_of_others_stay(tmp_path, monkeypatch):
@@ -48,8 +64,9 @@ def test_jobs_are_named_and_results_of_others_stay(tmp_path, monkeypatch):
         ("step", None),
     ]
     assert len(list(express.expanded(["shuffled"]))) == express.N_SEEDS
-    with pytest.raises(SystemExit, match="no job 'other'"):
-        list(express.expanded(["other"]))
+    for job in ("other", "step:1"):
+        with pytest.raises(SystemExit, match=f"no job '{job}' .*planted, shuffled"):
+            list(express.expanded([job]))
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"jobs": {"planted:0": {"target": 1}}}))
     args = express.build_parser().parse_args(["step", "--json", str(path)])
@@ -77,6 +94,7 @@ def test_each_scale_adds_and_contrastive_losses_find_a_spots_expression():
     pcc = {name: one["pcc"] for name, one in found.items()}
     assert pcc["target"] + 0.05 < pcc["neighbor"] < pcc["global"] - 0.02
     assert abs(pcc["ridge"] - pcc["target"]) < 0.08  # a patch is all that both see
+    assert pcc["ridge"] + 0.05 < pcc["ridge around"]
     chance = planted.BEST / 144
     assert found["global"]["retrieval"] < 3 * chance
     assert found["contrastive"]["retrieval"] > 5 * chance

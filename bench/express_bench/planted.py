@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from neuromm.encoding import RidgeCV
+from neuromm.encoding import expression_probe
 from neuromm.metrics import expression_correlation
-from neuromm.models import GeneDML, GeneDMLConfig, predict_expression
+from neuromm.models import GeneDMLConfig, predict_expression
 from neuromm.simulate import make_tissue_sections
-from neuromm.training import ExpressionTask, TissueSpots, TrainingConfig, fit
+
+from .training import trained
 
 N_TRAINING, N_TEST = 10, 3
 BEST = 10  # a spot's expression among so many of its section counts as found
@@ -30,13 +31,15 @@ VARIANTS = {
 
 
 def scales(seed, n_epochs, names=tuple(VARIANTS)):
-    """Correlation, and retrieval of expression, of each variant and of a ridge."""
+    """Correlation, and retrieval of expression, of each variant and of two ridges."""
     features, expression = drawn(seed)
     result = {
-        name: trained(VARIANTS[name], features, expression, seed, n_epochs)
+        name: scored(VARIANTS[name], features, expression, seed, n_epochs)
         for name in names
     }
-    result["ridge"] = {"pcc": ridge(features, expression)}
+    patches = [alone(own) for own in features]
+    result["ridge"] = {"pcc": ridge(patches, expression)}
+    result["ridge around"] = {"pcc": ridge(features, expression)}
     return result
 
 
@@ -46,13 +49,13 @@ def shuffled(seed, n_epochs):
     rng = np.random.default_rng([seed, 1])
     orders = [rng.permutation(len(values)) for values in expression]
     mixed = [values[order] for values, order in zip(expression, orders, strict=True)]
-    nothing = trained(VARIANTS["neighbor"], features, mixed, seed, n_epochs)
+    nothing = scored(VARIANTS["neighbor"], features, mixed, seed, n_epochs)
     apart = [
         replace(own, neighbors=_others(own, order), overview=own.overview)
         for own, order in zip(features, orders, strict=True)
     ]
-    elsewhere = trained(VARIANTS["neighbor"], apart, expression, seed, n_epochs)
-    target = trained(VARIANTS["target"], features, expression, seed, n_epochs)
+    elsewhere = scored(VARIANTS["neighbor"], apart, expression, seed, n_epochs)
+    target = scored(VARIANTS["target"], features, expression, seed, n_epochs)
     return {
         "expression": nothing["pcc"],
         "coordinates": elsewhere["pcc"],
@@ -69,25 +72,15 @@ def drawn(seed):
     return [s.features for s in sections], [values - mean for values in expression]
 
 
-def trained(config, features, expression, seed, n_epochs):
-    torch.manual_seed(seed)
-    model = GeneDML(config)
-    spots = TissueSpots(features[:N_TRAINING], expression[:N_TRAINING])
-    training = TrainingConfig(
+def scored(config, features, expression, seed, n_epochs):
+    model = trained(
+        config,
+        features[:N_TRAINING],
+        expression[:N_TRAINING],
         n_epochs=n_epochs,
         batch_size=144,
         learning_rate=2e-3,
-        weight_decay=1e-2,
-        schedule="cosine",
-        validation_fraction=0,
         seed=seed,
-    )
-    fit(
-        model,
-        spots,
-        training,
-        task=ExpressionTask(spots, config),
-        groups=spots.section.tolist(),
     )
     tests = list(zip(features[N_TRAINING:], expression[N_TRAINING:], strict=True))
     found = [predict_expression(model, own) for own, _ in tests]
@@ -113,21 +106,28 @@ def retrieved(model, fused, expression):
 
 
 def ridge(features, expression):
-    """The linear baseline: the vector of the patch alone."""
-    x = [own.overview.astype(np.float64) for own in features]
-    groups = np.repeat(np.arange(N_TRAINING), [len(v) for v in x[:N_TRAINING]])
-    folds = [
-        (np.flatnonzero(groups != one), np.flatnonzero(groups == one))
-        for one in range(N_TRAINING)
-    ]
-    model = RidgeCV(alphas=np.geomspace(1e-1, 1e5, 13), cv=folds)
-    model.fit(np.concatenate(x[:N_TRAINING]), np.concatenate(expression[:N_TRAINING]))
+    """The linear baseline, each section a patient of its own."""
+    predicted = expression_probe(
+        features[:N_TRAINING],
+        expression[:N_TRAINING],
+        range(N_TRAINING),
+        features[N_TRAINING:],
+    )
     scores = expression_correlation(
-        np.concatenate([model.predict(one) for one in x[N_TRAINING:]]),
+        np.concatenate(predicted),
         np.concatenate(expression[N_TRAINING:]),
-        np.repeat(range(N_TEST), [len(one) for one in x[N_TRAINING:]]),
+        np.repeat(range(N_TEST), [len(one) for one in predicted]),
     )
     return round(scores.pcc, 4)
+
+
+def alone(own):
+    """The patch of each spot without the tiles around it."""
+    return replace(
+        own,
+        neighbors=own.overview[:, None],
+        neighbor_mask=np.ones((own.n_spots, 1), dtype=bool),
+    )
 
 
 def _others(own, order):

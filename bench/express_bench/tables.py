@@ -5,10 +5,17 @@ import numpy as np
 FIRST, LAST = "<!-- tables made by", "<!-- end of the tables -->"
 NAMES = {
     "ridge": "ridge regression of the patch",
+    "ridge around": "ridge regression of the patch and the mean tile around it",
     "target": "target",
     "neighbor": "+ neighbour",
     "global": "+ global",
     "contrastive": "+ contrastive losses",
+}
+RIDGES = ("ridge", "ridge around")
+PROBED = {
+    "ridge": "ridge probe",
+    "hest": "probe of HEST-Benchmark",
+    "genedml": "Gene-DML",
 }
 
 
@@ -50,16 +57,21 @@ def made(results):
 
 
 def section_a1(one):
-    stand_in = " (a stand-in)" if one["is_stand_in"] else ""
-    rows = [
-        f"| {words} | {one[f'{name} blocks']:.3f} | {one[f'{name} random']:.3f} |"
-        for name, words in (("ridge", "ridge regression"), ("genedml", "Gene-DML"))
-    ]
+    rows = []
+    for backbone, found in one["backbones"].items():
+        stand_in = " (a stand-in)" if found["is_stand_in"] else ""
+        for name, words in PROBED.items():
+            values = [
+                np.array(found[kind][name], dtype=float)
+                for kind in ("blocks", "random")
+            ]
+            cells = " | ".join(f"{v.mean():.3f} ± {error(v):.3f}" for v in values)
+            rows.append(f"| {backbone}{stand_in} | {words} | {cells} |")
     return (
         f"**Section A1 of HER2ST**, {one['n_spots']} spots, {one['n_genes']} genes "
-        f"chosen on the training spots, features {one['backbone']}{stand_in}; PCC(A), "
-        "four folds:\n\n| | quarters of the section | random spots (a leak) |\n"
-        "| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        "chosen on the training spots of each fold; PCC(A), mean and standard error of "
+        "four folds:\n\n| Features | Model | quarters of the section | random spots (a "
+        "leak) |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
     )
 
 
@@ -77,16 +89,15 @@ def scales(seeds):
     before = None
     for name, words in NAMES.items():
         values = np.array([one[name]["pcc"] for one in seeds.values()])
-        gain = ""
-        if before is not None and name != "target":
+        gain = found = ""
+        if before is not None:
             steps = values - before
             gain = f"{steps.mean():+.3f} ± {error(steps):.3f}"
-        found = ""
-        if name != "ridge":
+        if name not in RIDGES:
             hits = np.array([one[name]["retrieval"] for one in seeds.values()])
             found = f"{hits.mean():.2f}"
+            before = values
         rows.append(f"| {words} | {values.mean():.3f} | {gain} | {found} |")
-        before = values
     return (
         f"**Planted tissue**, {len(seeds)} seeds, ten sections to train on and three "
         "to test on; ± is the standard error over seeds. Chance of the last column: "

@@ -1,0 +1,1 @@
+"""Parts of scripts that run jobs and gather their results in a file."""
