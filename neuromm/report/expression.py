@@ -48,7 +48,7 @@ __all__ = ["page_name", "write_expression_page"]
 
 _FIGURES = ("slide", "maps", "correlations")
 _MANY_GENES = 300  # that a page lists; the table on disk holds all
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NO_NAME = re.compile(r'^\.|^$|[<>:"/\\|?*\x00-\x1f]')  # of a file, on any system
 
 
 def write_expression_page(
@@ -70,7 +70,7 @@ def write_expression_page(
     output_dir : path-like
         Made if missing.
     section : str
-        Name of the section; letters, digits, ``.``, ``_``, ``+`` and ``-``.
+        Name of the section, which names the files.
     adata : anndata.AnnData
         ``layers["predicted"]`` and, where it was measured, ``layers["observed"]`` of
         shape (n_spots, n_genes) in the unit that ``uns["neuromm"]["express"]`` tells;
@@ -106,10 +106,10 @@ def write_expression_page(
     OutputError
         If a file cannot be written.
     """
-    if not _NAME.fullmatch(section):
+    if _NO_NAME.search(section):
         raise UsageError(
-            "section must be letters, digits, '.', '_', '+' and '-', for it names the "
-            f"page, got {section!r}"
+            "section names the page, so it must not begin with a dot or hold any of "
+            f'< > : " / \\ | ? *, got {section!r}'
         )
     if n_shown < 1:
         raise UsageError(f"n_shown must be at least 1, got {n_shown}")

@@ -423,7 +423,9 @@ def test_spots_lie_where_their_names_say_in_millimetres(written):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"section": "../P01"}, "section must be letters"),
+        ({"section": "../P01"}, "section names the page"),
+        ({"section": "a/b"}, "section names the page"),
+        ({"section": ""}, "section names the page"),
         ({"section": "P07"}, "no spots of the section P07"),
         ({"n_shown": 0}, "n_shown must be at least 1"),
         ({"thumbnail": np.zeros((9, 9), "u1")}, "thumbnail must be uint8 of shape"),

@@ -199,6 +199,13 @@ def test_pages_that_are_there_are_linked(page):
     assert "A2_report.html" not in page
 
 
+def test_links_are_written_as_browsers_read_them(tmp_path):
+    rows = scored().replace({"section": {"B1": "B 1 #2"}})
+    (tmp_path / "B 1 #2_report.html").write_text("its page")
+    page = write_expression_summary(tmp_path, rows, told=TOLD).read_text()
+    assert 'href="B%201%20%232_report.html">B 1 #2</a>' in page
+
+
 def test_genes_are_listed_from_the_best_and_shown_as_they_are_named(written, page):
     assert cells(page, "ACTB") == [["0.750", "6", "0"]]
     assert cells(page, "&lt;b&gt;") == [["0.250", "5", "1"]]
