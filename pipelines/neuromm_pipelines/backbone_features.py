@@ -23,8 +23,11 @@ from neuromm_pipelines.stimulus_events import shown_stimuli, stimulus_events
 from neuromm_pipelines.units import STATE_FOLDER, locked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from neuromm.features import Backbone, FeatureTable, StimulusRows, TokenStates
     from neuromm.features.backbones import Attrs, Modality
+    from neuromm.features.film_rows import Scan
     from neuromm_pipelines.encode import EncodeConfig
     from neuromm_pipelines.encode_unit import EncodingUnit
 
@@ -51,17 +54,40 @@ class PlannedSpace:
     rows : StimulusRows
     stimuli : str
         Where the stimuli were found, as sidecars say it.
+    scans : tuple of Scan
+        Volumes of films, in which rows are averaged.
     """
 
     name: str
     backbone: "Backbone"
     rows: "StimulusRows"
     stimuli: str
+    scans: "tuple[Scan, ...]" = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        volumes = sum(scan.n_volumes for scan in self.scans)
+        return volumes if self.scans else len(self.rows.stimuli)
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the table."""
-        return 4 * len(self.rows.stimuli) * self.backbone.dim
+        """Memory of the table, and of the steps that it is an average of."""
+        kept = self.n_rows + (len(self.rows.stimuli) if self.scans else 0)
+        return 4 * kept * self.backbone.dim
+
+    @property
+    def keys(self) -> "pd.DataFrame":
+        """Keys of the table."""
+        from neuromm.features.film_rows import scan_keys
+
+        return scan_keys(self.scans) if self.scans else self.rows.keys
+
+    def in_scans(self, table: "FeatureTable") -> "FeatureTable":
+        """A table of all rows, averaged within volumes where these are films."""
+        from neuromm.features.film_rows import scan_table
+
+        return scan_table(table, self.scans) if self.scans else table
 
 
 def with_names(config: "EncodeConfig") -> "EncodeConfig":
@@ -97,13 +123,16 @@ def planned_spaces(
     events = stimulus_events(config.bids_dir, units, config.trial_type)
     planned = []
     for name, backbone in backbones.items():
-        rows, stimuli = shown_stimuli(
+        shown = shown_stimuli(
             events,
             backbone,
             text_column=asked.text_column,
             context_words=asked.context_words,
+            film_step_s=asked.film_step_s,
         )
-        planned.append(PlannedSpace(name, backbone, rows, stimuli))
+        planned.append(
+            PlannedSpace(name, backbone, shown.rows, shown.told, shown.scans)
+        )
     _check_memory(config, planned)
     return planned
 
@@ -112,19 +141,21 @@ def planned_tables(planned: Sequence[PlannedSpace]) -> "list[FeatureTable]":
     """Tables of the right keys and sizes, without numbers: for a plan of the fits."""
     from neuromm.features import FeatureTable
     from neuromm.features.keys import KEYS
+    from neuromm.features.layer_candidates import candidate_columns
 
     tables = []
     for space in planned:
-        shape = (len(space.rows.stimuli), space.backbone.dim)
+        shape = (space.n_rows, space.backbone.dim)
         # One zero that is shown everywhere: a plan must not take the memory.
         values = np.broadcast_to(np.zeros(1, dtype=np.float32), shape)
+        keys = space.keys
         tables.append(
             FeatureTable(
                 name=space.name,
-                key=next(key for key in KEYS if key in space.rows.keys),
-                keys=space.rows.keys,
+                key=next(key for key in KEYS if key in keys),
+                keys=keys,
                 values=values,
-                columns=(),
+                columns=tuple(candidate_columns(space.backbone.attrs) or ()),
                 source=Path(space.backbone.name),
                 attrs=space.backbone.attrs,
             )
@@ -183,7 +214,8 @@ def with_features(
             done += len(space.rows.stimuli)
             bar.update(done - bar.n)  # repeats, and what the cache held
             attrs = {**table.attrs, "stimuli": space.stimuli}
-            paths[space.name] = _kept(folder, replace(table, attrs=attrs))
+            table = space.in_scans(replace(table, attrs=attrs))
+            paths[space.name] = _kept(folder, table)
     return replace(config, features={**config.features, **paths}, backbones=None)
 
 
@@ -220,17 +252,19 @@ class _Watched:
 
 
 def _loaded(name: str, spec: BackboneSpec, config: "EncodeConfig") -> "Backbone":
-    from neuromm.features import load_backbone
+    from neuromm.features import layer_candidates, load_backbone
 
+    several = spec.layers is not None
     try:
-        return load_backbone(
+        backbone = load_backbone(
             spec.source,
             random=spec.random,
             seed=config.model.seed,
             modality=spec.tower,
-            layer=spec.layer,
+            layer=-1 if several else spec.layer,
             device=config.device or "cpu",
         )
+        return layer_candidates(backbone, spec.layers or None) if several else backbone
     except ImportError as error:
         raise InputMissingError(f"--backbone {name}={spec.source}: {error}") from error
 

@@ -12,7 +12,8 @@ from neuromm_pipelines.command_line import add_flag
 __all__ = ["BackboneSettings", "BackboneSpec", "add_backbones", "backbone_settings"]
 
 _CONTEXT_WORDS = 20
-_PREFIX = re.compile(r"(random|image|text|layer-?\d+):")
+_FILM_STEP_S = 0.5
+_PREFIX = re.compile(r"(random|image|text|layers(?:-?\d+(?:,-?\d+)*)?|layer-?\d+):")
 _NOT_IN_NAMES = set('/\\:*?"<>|')  # the space is part of a file's name
 
 
@@ -30,12 +31,16 @@ class BackboneSpec:
         Tower of a model with two.
     layer : int or None
         Hidden state to embed with, as in `neuromm.features.load_backbone`.
+    layers : tuple of int or None
+        Hidden states of which each target takes one, chosen inside the training folds;
+        all of them if empty.
     """
 
     source: str
     random: bool = False
     tower: Literal["image", "text"] | None = None
     layer: int | None = None
+    layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +50,13 @@ class BackboneSettings:
     spaces: Mapping[str, BackboneSpec]
     text_column: str | None = None  # None: chosen by what the events hold
     context_words: int = _CONTEXT_WORDS
+    film_step_s: float = _FILM_STEP_S
 
     def __post_init__(self) -> None:
+        if not self.film_step_s > 0:
+            raise UsageError(
+                f"--film-step must be a time in s above 0, got {self.film_step_s:g}"
+            )
         if self.context_words < 0:
             raise UsageError(
                 f"--context-words must be 0 or more, got {self.context_words}"
@@ -59,7 +69,9 @@ def add_backbones(group: argparse._ActionsContainer) -> None:
         group, "--backbone", nargs="+", metavar="NAME=BACKBONE",
         help="feature spaces computed from stimuli/: a built-in name or a local "
         "folder; before it, random: is the untrained twin, image: or text: one of two "
-        "towers, and layer8: the hidden state after block 8 (layer-1: the last)",
+        "towers, layer8: the hidden state after block 8 (layer-1: the last), and "
+        "layers: or layers4,8,12: all or some, of which each target takes the one that "
+        "its training folds choose",
     )  # fmt: skip
     add_flag(
         group, "--text-column",
@@ -70,6 +82,11 @@ def add_backbones(group: argparse._ActionsContainer) -> None:
         group, "--context-words", type=int, default=_CONTEXT_WORDS, metavar="N",
         help="previous words that a word of the column word is embedded with "
         "(default: %(default)s)",
+    )  # fmt: skip
+    add_flag(
+        group, "--film-step", type=float, default=_FILM_STEP_S, metavar="S",
+        help="time between the frames of a film that are averaged within each volume "
+        "of fMRI, in s (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -102,14 +119,16 @@ def backbone_settings(args: argparse.Namespace) -> BackboneSettings | None:
         spaces=spaces,
         text_column=args.text_column,
         context_words=args.context_words,
+        film_step_s=args.film_step,
     )
 
 
 def _spec(text: str) -> BackboneSpec:
-    """Read ``random:``, ``layerN:`` and a tower, in any order, before the source."""
+    """Read ``random:``, layers and a tower, in any order, before the source."""
     source, random = text, False
     tower: Literal["image", "text"] | None = None
     layer: int | None = None
+    layers: tuple[int, ...] | None = None
     while match := _PREFIX.match(source):
         source = source[match.end() :]
         word = match[1]
@@ -117,11 +136,21 @@ def _spec(text: str) -> BackboneSpec:
             random = True
         elif word in ("image", "text"):
             tower = "image" if word == "image" else "text"
+        elif word.startswith("layers"):
+            numbers = word.removeprefix("layers")
+            layers = tuple(int(one) for one in numbers.split(",") if one)
         else:
             layer = int(word.removeprefix("layer"))
+    if layer is not None and layers is not None:
+        raise UsageError(
+            f"--backbone {text}: layer{layer}: is one layer and layers: chooses among "
+            "several; give one of them"
+        )
     if not source:
         raise UsageError(
             f"--backbone: no network follows {text!r}: expected a built-in name or a "
             "folder"
         )
-    return BackboneSpec(source=source, random=random, tower=tower, layer=layer)
+    return BackboneSpec(
+        source=source, random=random, tower=tower, layer=layer, layers=layers
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neuromm.features.exchange import FeatureTable
     from neuromm.prepare import SurfaceSpace, VoxelSpace
 
-__all__ = ["bold_size", "prepare_bold"]
+__all__ = ["bold_size", "prepare_bold", "scan_size"]
 
 # The haemodynamic response to a short event is over after about 20 s.
 _RESPONSE_S = 20.0
@@ -83,6 +83,11 @@ def bold_size(study: Study, settings: BoldSettings) -> tuple[int, int]:
     space, _ = _target_space(samples, settings)
     n_volumes = sum(_n_volumes(sample) - sum(settings.trim) for sample in samples)
     return n_volumes, space.n_targets
+
+
+def scan_size(sample: Sample) -> tuple[int, float]:
+    """Number of volumes of a run and the time between them in s, from its header."""
+    return _n_volumes(sample), _checked_repetition_time(sample)
 
 
 def _target_space(

@@ -58,7 +58,7 @@ def print_plan(
         if config.sites is not None:
             print(f"  sites   {sites_line(config)}")
         needed = _inputs(config, n_samples, n_features, n_targets, n_fitted)
-        needed += site_memory(config, n_samples, n_fitted)
+        needed += site_memory(config, n_samples, n_fitted, _n_candidates(tables))
         print(
             f"  needs   {(needed + estimate.peak_memory) / 2**20:.1f} MB and about "
             f"{_total_seconds(estimate.seconds, tables, config):.1f} s{each}"
@@ -85,7 +85,8 @@ def check_memory(
     inputs = _inputs(config, n_samples, n_features, n_targets, n_fitted)
     available = psutil.virtual_memory().available
     allowed = min(memory_limit(config) or available, available)
-    needed = inputs + estimate.peak_memory + site_memory(config, n_samples, n_fitted)
+    needed = inputs + estimate.peak_memory
+    needed += site_memory(config, n_samples, n_fitted, _n_candidates(tables))
     if needed > allowed:
         work = f"a chunk of {n_fitted} of " if config.chunked else ""
         raise ResourceLimitError(
@@ -117,6 +118,11 @@ def _largest_chunk(config: "EncodeConfig", unit: EncodingUnit, n_targets: int) -
 
         n_bins = epochs_bins(unit.study, config.epochs)
     return -(-(n_targets // n_bins) // config.chunks) * n_bins
+
+
+def _n_candidates(tables: "Sequence[FeatureTable]") -> int:
+    """Layers of all spaces that have several."""
+    return sum(len(str(table.attrs.get("candidates", "")).split()) for table in tables)
 
 
 def _inputs(

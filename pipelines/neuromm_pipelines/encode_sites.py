@@ -128,14 +128,14 @@ def fit_sites(
             responses = responses.isel(target=part)
         spaces = unimodal_spaces(config)
         seed = config.model.seed
-        return protocol_sites(settings, prepared.features, responses, spaces, seed)
+        return protocol_sites(settings, prepared.spaces, responses, spaces, seed)
     cv = outer_cv(config.model, prepared)
     block = settings.block or event_block(responses, cv)
     timed = bins_a_site(responses) > 1
     if part is not None:
         responses = responses.isel(target=part)
     return integration_sites(
-        prepared.features,
+        prepared.spaces,
         responses,
         unimodal=unimodal_spaces(config),
         multimodal=settings.multimodal,
@@ -185,7 +185,9 @@ def n_site_models(config: "EncodeConfig") -> int:
     return len(unimodal_spaces(config)) + len(config.sites.controls) + 3
 
 
-def site_memory(config: "EncodeConfig", n_samples: int, n_targets: int) -> int:
+def site_memory(
+    config: "EncodeConfig", n_samples: int, n_targets: int, n_candidates: int = 0
+) -> int:
     """Bytes that the predictions of all models and their resamples take.
 
     Parameters
@@ -193,6 +195,8 @@ def site_memory(config: "EncodeConfig", n_samples: int, n_targets: int) -> int:
     config : EncodeConfig
     n_samples, n_targets : int
         Of the targets that are fitted at a time.
+    n_candidates : int
+        Layers of all spaces that have several.
     """
     if config.sites is None:
         return 0
@@ -202,7 +206,8 @@ def site_memory(config: "EncodeConfig", n_samples: int, n_targets: int) -> int:
     # Beside the predictions: responses without missing values, and the held-out ones.
     held = (n_models + 2) * n_samples * n_targets * itemsize
     # The influence of blocks of ten events or more, and of the events of one fit.
-    held += (n_models * n_samples // 10 + 2 * n_samples) * n_targets * itemsize
+    blocks = (n_models + 2 * n_candidates) * n_samples // 10
+    held += (blocks + 2 * n_samples) * n_targets * itemsize
     draws = config.sites.n_resamples
     counts = 8 * draws * n_samples
     resampled = min(32 * n_models * draws * n_targets, _EVIDENCE_BYTES)

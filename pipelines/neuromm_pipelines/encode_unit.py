@@ -84,6 +84,7 @@ class Prepared:
     Attributes
     ----------
     features : dict of str to DataArray, dims (sample, feature)
+        Several layers of a space lie side by side.
     responses : DataArray, dims (sample, target)
     targets : TargetSpace
     embargo : float
@@ -103,6 +104,13 @@ class Prepared:
     block: int
     design: dict[str, Any]
     warnings: list[str]
+
+    @property
+    def spaces(self) -> dict[str, xr.DataArray | dict[str, xr.DataArray]]:
+        """Features as models take them: layers of which one is chosen, apart."""
+        from neuromm.features import split_candidates
+
+        return {name: split_candidates(one) for name, one in self.features.items()}
 
 
 def encode_unit_by_name(config: "EncodeConfig", name: str) -> Outcome:
@@ -254,7 +262,7 @@ def fit_unit(
         responses = responses.isel(target=part)
     responses = responses.astype(np.float32 if config.low_mem else np.float64)
     return encode(
-        prepared.features,
+        prepared.spaces,
         responses,
         targets=prepared.targets if part is None else None,
         cv=outer_cv(model, prepared),

@@ -24,6 +24,7 @@ __all__ = [
     "read_spots",
     "read_tissue",
     "sections_of",
+    "vectors_source",
 ]
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,10 @@ class Encoder:
             place = section.features or Path(source.place)
             own = place / f"{section.name}.h5"
             return stored_spot_features(
-                adata, own if own.is_file() else place, section=section.name
+                adata,
+                own if own.is_file() else place,
+                section=section.name,
+                encoder=source.encoder or None,
             )
         if self.backbone is None:
             raise UsageError(f"{section.name}: no backbone was loaded")
@@ -129,6 +133,7 @@ class Encoder:
                 section.patches,
                 self.backbone,
                 section=section.name,
+                patch_tokens=source.patch_tokens,
                 cache=self.cache,
                 progress=progress,
             )
@@ -179,12 +184,7 @@ def chosen_source(
                 "--features are vectors that somebody has computed, --backbone "
                 "computes them: give one of the two"
             )
-        if config.features.startswith("obsm:"):
-            return FeatureSource(kind="obsm", place=config.features[5:], n_tiles=1)
-        place = Path(config.features)
-        if not place.exists():
-            raise InputMissingError(f"--features {place}: no such file or folder")
-        return FeatureSource(kind="stored", place=str(place))
+        return vectors_source(config.features, config.encoder)
     named = [section for section in sections if section.features is not None]
     if named and len(named) < len(sections):
         lacking = next(s.name for s in sections if s.features is None)
@@ -194,7 +194,7 @@ def chosen_source(
             config.data,
         )
     if named:
-        return FeatureSource(kind="stored")
+        return FeatureSource(kind="stored", encoder=config.encoder or "")
     backbone = config.backbone or default_backbone
     own = {
         "patch_um": config.patch_um,
@@ -205,13 +205,34 @@ def chosen_source(
     if not without:
         return FeatureSource(kind="slide", backbone=backbone, **own)
     if all(section.patches is not None for section in sections):
-        return FeatureSource(kind="patches", backbone=backbone, n_tiles=1)
+        return FeatureSource(
+            kind="patches",
+            backbone=backbone,
+            n_tiles=1,
+            patch_tokens=config.patch_tokens,
+        )
     raise InputMissingError(
         f"{config.data}: {len(without)} of {len(sections)} sections have no picture "
         f"({', '.join(without[:5])}{', …' if len(without) > 5 else ''}). Name them in "
         "a table with the columns section, spots, slide; keep to others with "
         "--section-label; or give vectors with --features"
     )
+
+
+def vectors_source(features: str, encoder: str | None) -> FeatureSource:
+    """What ``--features`` and ``--encoder`` name.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file or folder.
+    """
+    if features.startswith("obsm:"):
+        return FeatureSource(kind="obsm", place=features[5:], n_tiles=1)
+    place = Path(features)
+    if not place.exists():
+        raise InputMissingError(f"--features {place}: no such file or folder")
+    return FeatureSource(kind="stored", place=str(place), encoder=encoder or "")
 
 
 def read_spots(section: TissueSection, *, grid_um: float | None = None) -> Any:

@@ -18,6 +18,7 @@ from neuromm_pipelines.express_predict import thumbnail_of
 from neuromm_pipelines.express_scores import (
     COLUMNS,
     MEASURES,
+    N_HIGHLY,
     gene_table,
     patient_means,
     print_means,
@@ -135,21 +136,31 @@ class _Work:
             target_sum=float(told["target_sum"]),
             smooth=self.config.smooth_truth,
         )
+        models = {
+            str(told["model"]): made.layers["predicted"],
+            "ridge": made.layers["ridge"],
+        }
+        highly = made.var["highly_predicted"].to_numpy(dtype=bool)
         rows, scores = section_rows(
-            {
-                str(told["model"]): made.layers["predicted"],
-                "ridge": made.layers["ridge"],
-            },
+            models,
             observed,
             made,
             section=section.name,
             patient=section.patient,
             fold="trained on" if was_trained else "new patient",
+            highly=dict.fromkeys(models, highly) if highly.any() else None,
         )
-        self._write_page(section, made, observed, rows, scores)
         self.rows.extend(rows)
         self.genes.append((genes, scores[str(told["model"])].by_gene[0]))
-        self.told.append(dict(told))
+        self.told.append(
+            dict(told)
+            | {
+                "highly_chosen_on": "train" if highly.any() else "test",
+                "n_highly": int(highly.sum()) or min(N_HIGHLY, len(genes)),
+                "smoothed": self.config.smooth_truth,
+            }
+        )
+        self._write_page(section, made, observed, rows, scores)
         return "done"
 
     def _write_page(
@@ -167,13 +178,8 @@ class _Work:
         told = made.uns["neuromm"]["express"]
         model = str(told["model"])
         made.layers["observed"] = observed.astype(np.float32)
+        made.uns["neuromm"]["expression"] = {"smoothed": self.config.smooth_truth}
         picture, scale = thumbnail_of(section, made)
-        notes = list(told["findings"])
-        if self.config.smooth_truth:
-            notes.append(
-                "Measured expression was smoothed over neighbouring spots for these "
-                "scores, which raises correlations."
-            )
         write_expression_page(
             self.config.output_dir,
             section.name,
@@ -189,11 +195,13 @@ class _Work:
                         "pcc_ridge": scores["ridge"].by_gene[0],
                     }
                 ),
+                highly_chosen_on=self.told[-1]["highly_chosen_on"],
+                n_highly=self.told[-1]["n_highly"],
             ),
             thumbnail=picture,
             thumbnail_scale=scale,
             card=GENE_DML if model == "GeneDML" else TRIPLEX,
-            warnings=notes,
+            warnings=list(told["findings"]),
         )
 
 
@@ -210,7 +218,7 @@ def _prediction(path: Path) -> Any:
         told = made.uns["neuromm"]["express"]
         for name in ("model", "library", "log_base", "target_sum", "trained_patients"):
             told[name]
-        made.layers["predicted"], made.layers["ridge"]
+        made.layers["predicted"], made.layers["ridge"], made.var["highly_predicted"]
     except MemoryError:
         raise
     except Exception as error:  # the HDF5 library meets damage with many errors
@@ -233,11 +241,7 @@ def _report(config: Config, work: _Work) -> None:
     write_table(config.output_dir / "scores.tsv", rows)
     write_table(config.output_dir / "genes.tsv", genes)
     write_table(config.output_dir / "means.tsv", means)
-    told = work.told[0] | {
-        "folds": "patients",
-        "pcc_h_chosen_on": "the scored spots themselves",
-        "smoothed_truth": config.smooth_truth,
-    }
+    told = work.told[0]
     write_expression_summary(config.output_dir, rows, genes=genes, told=told)
     n_sections, n_patients = rows["section"].nunique(), rows["patient"].nunique()
     write_json(
@@ -248,7 +252,7 @@ def _report(config: Config, work: _Work) -> None:
             "n_sections": int(n_sections),
             "n_patients": int(n_patients),
             "smoothed_truth": config.smooth_truth,
-            "pcc_h_chosen_on": told["pcc_h_chosen_on"],
+            "highly_chosen_on": told["highly_chosen_on"],
             "means": [
                 {
                     key: None if isinstance(value, float) and np.isnan(value) else value

@@ -25,7 +25,9 @@ from neuromm_pipelines.express_data import (
 )
 from neuromm_pipelines.express_scores import (
     COLUMNS,
+    N_HIGHLY,
     gene_table,
+    highest,
     patient_means,
     print_means,
     section_rows,
@@ -56,6 +58,7 @@ class Config:
     microns_per_pixel: float | None = None
     backbone: str | None = None
     features: str | None = None
+    encoder: str | None = None
     cache: Path | None = None
     patch_um: float = 112.0
     tiles: int = 5
@@ -126,9 +129,10 @@ def run(config: Config) -> int:
                 )
                 return 0
             results = [work.fold(n, fold, tissues) for n, fold in enumerate(folds)]
-        final = work.final(tissues)
+        genes = _genes(results)
+        final = work.final(tissues, genes)
     if results:
-        _report(config, final, results)
+        _report(config, final, results, genes)
     print(f"neuromm express fit: wrote {config.model_dir}")
     return 0
 
@@ -297,8 +301,14 @@ class _Work:
         """Whether a fold is scored."""
         return self._state(number, fold)[0].is_done()
 
-    def final(self, tissues: Sequence[Tissue]) -> TrainedExpression:
-        """Train on all sections and write the model, its settings last."""
+    def final(
+        self, tissues: Sequence[Tissue], genes: pd.DataFrame
+    ) -> TrainedExpression:
+        """Train on all sections and write the model, its settings last.
+
+        The genes that were predicted best on spots left out are those of PCC(H) of
+        sections to come.
+        """
         folder, work = self.config.model_dir, self.config.model_dir / "work"
         if self.config.overwrite:
             shutil.rmtree(work / "final", ignore_errors=True)
@@ -312,8 +322,11 @@ class _Work:
         )
         result.model.save_pretrained(folder)
         result.probe.save(folder / "ridge.safetensors")
-        result.settings.write(folder)
-        return result
+        settings = result.settings
+        best = [gene for gene in genes["gene"] if gene in set(settings.genes)]
+        settings = replace(settings, highly=tuple(sorted(best[:N_HIGHLY])))
+        settings.write(folder)
+        return replace(result, settings=settings)
 
     def _state(self, number: int, fold: Any) -> tuple[UnitState, Path]:
         told = {
@@ -354,9 +367,11 @@ def _scored(
         known["ridge"].append(found["ridge"])
         truth.append(_observed(part, settings))
         labels += [one] * len(chosen)
-    best = {
-        model: expression_correlation(
-            np.concatenate(values), np.concatenate(truth), labels
+    highly = {
+        model: highest(
+            expression_correlation(
+                np.concatenate(values), np.concatenate(truth), labels
+            ).by_gene
         )
         for model, values in known.items()
     }
@@ -372,7 +387,7 @@ def _scored(
             section=part.section.name,
             patient=part.section.patient,
             fold=fold.name,
-            best=best,
+            highly=highly,
         )
         rows += own
         correlations.append(_plain(scores[of_model].by_gene[0]))
@@ -400,8 +415,24 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
+def _genes(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Correlation of each gene over the sections left out, best first."""
+    honest = [result for result in results if not _is_random(result["fold"])]
+    return gene_table(
+        [result["genes"] for result in honest for _ in result["correlations"]],
+        [
+            np.array(own, dtype=float)  # None becomes nan
+            for result in honest
+            for own in result["correlations"]
+        ],
+    )
+
+
 def _report(
-    config: Config, final: TrainedExpression, results: Sequence[Mapping[str, Any]]
+    config: Config,
+    final: TrainedExpression,
+    results: Sequence[Mapping[str, Any]],
+    genes: pd.DataFrame,
 ) -> None:
     """Tables, a page, and what it says in short."""
     from neuromm.core.provenance import package_versions
@@ -411,15 +442,6 @@ def _report(
         [row for result in results for row in result["rows"]], columns=list(COLUMNS)
     )
     honest = rows[~rows["fold"].str.startswith("random")]
-    of_genes = [result for result in results if not _is_random(result["fold"])]
-    genes = gene_table(
-        [result["genes"] for result in of_genes for _ in result["correlations"]],
-        [
-            np.array(own, dtype=float)  # None becomes nan
-            for result in of_genes
-            for own in result["correlations"]
-        ],
-    )
     write_table(config.model_dir / "folds.tsv", rows)
     write_table(config.model_dir / "genes.tsv", genes)
     means = patient_means(honest)
@@ -434,7 +456,8 @@ def _report(
             "versions": package_versions(),
             "n_genes": len(settings.genes),
             "folds": config.folds,
-            "pcc_h_chosen_on": "training spots",
+            "highly_chosen_on": "train",
+            "n_highly": min(N_HIGHLY, len(settings.genes)),
             "seed": config.seed,
         },
     )

@@ -71,6 +71,9 @@ def _features(parser: argparse._ActionsContainer, default: str) -> None:
     add_flag(parser, "--features", metavar="FOLDER|FILE|obsm:KEY",
              help="vectors that were computed before: emb/ of HEST and TRIPLEX, an "
              ".h5, or a key of the AnnData")  # fmt: skip
+    add_flag(parser, "--encoder", metavar="NAME",
+             help="of several in --features, or of files that do not name theirs"
+             )  # fmt: skip
     add_flag(parser, "--cache", type=Path, metavar="FOLDER",
              help="where vectors are kept (NEUROMM_CACHE_DIR, or the user's cache "
              "folder)")  # fmt: skip

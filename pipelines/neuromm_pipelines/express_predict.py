@@ -5,7 +5,6 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from neuromm.io.tissue_sections import TissueSection
 from neuromm_pipelines.express_data import (
     Encoder,
     Tissue,
-    chosen_source,
     read_spots,
     read_tissue,
     sections_of,
+    vectors_source,
 )
 from neuromm_pipelines.express_settings import (
     ExpressSettings,
@@ -60,6 +59,7 @@ class Config:
     microns_per_pixel: float | None = None
     backbone: str | None = None
     features: str | None = None
+    encoder: str | None = None
     cache: Path | None = None
     grid_um: float | None = None
     overwrite: bool = False
@@ -99,7 +99,7 @@ def run(config: Config) -> int:
         torch.set_num_threads(config.nthreads)
     model.model.to(cuda or "cpu")
     sections = sections_of(config)
-    encoder = _encoder(config, model.settings, sections, cuda)
+    encoder = _encoder(config, model.settings, cuda)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     remove_leftovers(config.output_dir)
     worker = _Worker(
@@ -164,7 +164,6 @@ def _loaded(folder: Path) -> TrainedExpression:
 def _encoder(
     config: Config,
     settings: ExpressSettings,
-    sections: Sequence[TissueSection],
     device: str | None,
 ) -> Encoder:
     """What the model was trained with, wherever its weights and files lie now."""
@@ -182,10 +181,9 @@ def _encoder(
                 f"the model was trained on vectors of {settings.encoder} that were "
                 "computed elsewhere: give such vectors with --features"
             )
-        asked = chosen_source(
-            _SourceQuestion(config, own), sections, default_backbone=""
-        )
-        source = own if asked.backbone else asked
+        source = own
+        if config.features is not None:
+            source = vectors_source(config.features, config.encoder or own.encoder)
     encoder = Encoder.of(source, cache=config.cache, device=device)
     if encoder.weights_sha256 != settings.encoder_sha256:
         raise UsageError(
@@ -193,18 +191,6 @@ def _encoder(
             f"was trained with ({settings.encoder})"
         )
     return encoder
-
-
-class _SourceQuestion:
-    """Flags of ``predict`` as `chosen_source` reads them, with the model's patches."""
-
-    def __init__(self, config: Config, own: Any) -> None:
-        self.data, self.backbone = config.data, None
-        self.features = config.features
-        if self.features is None and own.kind == "obsm":
-            self.features = f"obsm:{own.place}"
-        self.patch_um, self.tiles = own.patch_um, own.n_tiles
-        self.patch_tokens = own.patch_tokens
 
 
 @dataclass(frozen=True)
@@ -264,7 +250,10 @@ def _predicted(
     made = anndata.AnnData(
         values,
         obs=adata.obs.copy(),
-        var=pd.DataFrame(index=list(settings.genes)),
+        var=pd.DataFrame(
+            {"highly_predicted": [gene in settings.highly for gene in settings.genes]},
+            index=list(settings.genes),
+        ),
         obsm={
             "spatial": np.asarray(adata.obsm["spatial"], dtype=np.float64),
             "genedml": found["fused"].astype(np.float32),

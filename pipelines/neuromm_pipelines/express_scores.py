@@ -13,7 +13,9 @@ from neuromm.core.files import atomic_path
 __all__ = [
     "COLUMNS",
     "MEASURES",
+    "N_HIGHLY",
     "gene_table",
+    "highest",
     "patient_means",
     "print_means",
     "section_rows",
@@ -25,7 +27,7 @@ COLUMNS = (
     "n_spots", "n_constant",
 )  # fmt: skip
 MEASURES = ("pcc", "pcc_h", "mse", "mae", "gsc", "ssc")
-_N_HIGH = 50
+N_HIGHLY = 50
 
 
 def section_rows(
@@ -36,7 +38,7 @@ def section_rows(
     section: str,
     patient: str,
     fold: str = "",
-    best: Mapping[str, Any] | None = None,
+    highly: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score what models predicted of one section.
 
@@ -47,9 +49,9 @@ def section_rows(
     adata : anndata.AnnData
         With ``array_row`` and ``array_col``.
     section, patient, fold : str
-    best : mapping of model to ExpressionScores, optional
-        Scores on other spots, by which the genes of PCC(H) are chosen; on the scored
-        ones themselves if not given.
+    highly : mapping of model to bool array of shape (n_genes,), optional
+        The genes of PCC(H), chosen on other spots; chosen on the scored ones themselves
+        if not given.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def section_rows(
         if touching.nnz:
             structure = expression_structure(values, observed, touching)
             gsc, ssc = structure.gene, structure.spatial
-        judge = None if best is None else best.get(model)
+        known = None if highly is None else highly.get(model)
         rows.append(
             {
                 "section": section,
@@ -78,7 +80,9 @@ def section_rows(
                 "fold": fold,
                 "model": model,
                 "pcc": found.pcc,
-                "pcc_h": found.highly_predicted(_N_HIGH, chosen_on=judge),
+                "pcc_h": found.highly_predicted(N_HIGHLY)
+                if known is None
+                else _mean(found.by_gene[0, known]),
                 "mse": found.mse,
                 "mae": found.mae,
                 "gsc": gsc,
@@ -89,6 +93,30 @@ def section_rows(
         )
         scores[model] = found
     return rows, scores
+
+
+def highest(by_gene: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Mark the genes of PCC(H): those of the highest correlation.
+
+    Parameters
+    ----------
+    by_gene : array of shape (n_sections, n_genes)
+        nan for a gene that does not vary; one that varies nowhere is never marked.
+    """
+    known = ~np.isnan(by_gene)
+    total = np.where(known, by_gene, 0.0).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        correlations = total / known.sum(axis=0)
+    order = np.argsort(-np.nan_to_num(correlations, nan=-np.inf), kind="stable")
+    marked = np.zeros(len(correlations), dtype=bool)
+    marked[order[:N_HIGHLY]] = True
+    chosen: NDArray[np.bool_] = marked & ~np.isnan(correlations)
+    return chosen
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    kept = values[~np.isnan(values)]
+    return float(kept.mean()) if len(kept) else float("nan")
 
 
 def patient_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +151,7 @@ def patient_means(rows: pd.DataFrame) -> pd.DataFrame:
                     "low": low,
                     "high": high,
                     "n_patients": len(by_patient),
-                    "n_sections": int(values.notna().sum()),
+                    "n_sections": own.loc[values.notna(), "section"].nunique(),
                 }
             )
     return pd.DataFrame(found)
@@ -166,9 +194,16 @@ def gene_table(
 
 
 def print_means(means: pd.DataFrame) -> None:
-    """Print PCC(A) and PCC(H) of each model, with intervals where there are any."""
-    for measure in ("pcc", "pcc_h"):
-        for row in means[means["measure"] == measure].to_dict("records"):
+    """Print PCC(A) and PCC(H) of each model, with intervals where there are any.
+
+    PCC(H) is left out where it is PCC(A): in a panel of no more genes.
+    """
+    by_measure = {name: means[means["measure"] == name] for name in ("pcc", "pcc_h")}
+    shown = ["pcc"]
+    if not np.allclose(by_measure["pcc_h"]["mean"], by_measure["pcc"]["mean"]):
+        shown.append("pcc_h")
+    for measure in shown:
+        for row in by_measure[measure].to_dict("records"):
             low_high = ""
             if np.isfinite(row["low"]):
                 low_high = f"  [{row['low']:.3f}, {row['high']:.3f}]"

@@ -29,6 +29,8 @@ class FeatureSource:
         A built-in name or a local folder; empty for ``stored`` and ``obsm``.
     place : str
         Folder, file or key of ``stored`` and ``obsm``.
+    encoder : str
+        Of several in that folder, or of files that do not say; empty if not named.
     patch_um : float
     patch_px : int
     n_tiles : int
@@ -39,6 +41,7 @@ class FeatureSource:
     kind: Literal["slide", "patches", "stored", "obsm"]
     backbone: str = ""
     place: str = ""
+    encoder: str = ""
     patch_um: float = 112.0
     patch_px: int = 224
     n_tiles: int = 5
@@ -66,6 +69,9 @@ class ExpressSettings:
         How genes were chosen.
     smoothed : bool
         Training targets were.
+    highly : tuple of str
+        Genes that were predicted best on spots left out: those of PCC(H). Empty where
+        nothing was left out.
     sections : mapping of str to str
         Training sections to their patients.
     notice : str
@@ -92,6 +98,7 @@ class ExpressSettings:
     feature_mean: NDArray[np.float64]
     feature_sd: NDArray[np.float64]
     gene_mean: NDArray[np.float64]
+    highly: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> Path:
         """Write beside the weights; the text last, as it tells that all is there."""
@@ -117,7 +124,8 @@ class ExpressSettings:
             "log_base": self.log_base,
             "library": self.library,
             "target_sum": self.target_sum,
-            "panel": self.panel,
+            "panel": list(self.genes),
+            "panel_chosen_by": self.panel,
             "smoothed_training": self.smoothed,
             "trained_on": sorted(self.sections),
             "trained_patients": sorted(set(self.sections.values())),
@@ -157,6 +165,7 @@ def read_settings(folder: Path) -> ExpressSettings:
             | {
                 "source": FeatureSource(**content["source"]),
                 "genes": tuple(content["genes"]),
+                "highly": tuple(content["highly"]),
             }
         )
         if settings.gene_mean.shape != (len(settings.genes),):

@@ -68,6 +68,12 @@ class TrainedExpression:
         """
         from neuromm.models import predict_expression
 
+        n_tiles = self.model.config.n_tiles**2
+        if features.neighbors.shape[1] != n_tiles:
+            raise UsageError(
+                f"{features.section}: the model was trained with {n_tiles} tiles a "
+                f"spot, got {features.neighbors.shape[1]}"
+            )
         found = predict_expression(self.model, scaled(features, self.settings))
         return {
             "predicted": found.expression + self.settings.gene_mean,

@@ -109,7 +109,7 @@ def check_units(
 
 def protocol_sites(
     settings: "SiteSettings",
-    features: "dict[str, xr.DataArray]",
+    features: "dict[str, xr.DataArray | dict[str, xr.DataArray]]",
     responses: "xr.DataArray",
     unimodal: Sequence[str],
     seed: int,

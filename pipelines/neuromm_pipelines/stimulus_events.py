@@ -15,9 +15,11 @@ from neuromm.core import DataError, InputMissingError, UsageError
 
 if TYPE_CHECKING:
     from neuromm.features import Backbone, StimulusRows
+    from neuromm.features.film_rows import Scan
     from neuromm_pipelines.encode_unit import EncodingUnit
+    from neuromm_pipelines.film_events import FilmRun
 
-__all__ = ["StimulusEvents", "shown_stimuli", "stimulus_events"]
+__all__ = ["ShownStimuli", "StimulusEvents", "shown_stimuli", "stimulus_events"]
 
 _LABELS = ("subject", "session", "run")
 _IMAGES = {
@@ -41,12 +43,15 @@ class StimulusEvents:
         Tasks that have the same subject, session and run, at most.
     trial_types : tuple of str
         Trial types that are encoded; all if empty.
+    runs : tuple of FilmRun
+        The recordings.
     """
 
     folder: Path
     table: pd.DataFrame
     n_tasks: int
     trial_types: tuple[str, ...]
+    runs: "tuple[FilmRun, ...]" = ()
 
     @property
     def shown(self) -> pd.DataFrame:
@@ -58,6 +63,24 @@ class StimulusEvents:
     def holds(self, column: str) -> bool:
         """Whether an event that is encoded has a value in a column."""
         return column in self.table and bool((self.shown[column] != "").any())
+
+
+@dataclass(frozen=True, eq=False)
+class ShownStimuli:
+    """Stimuli for a backbone.
+
+    Attributes
+    ----------
+    rows : StimulusRows
+    told : str
+        Where they were found, as sidecars say it.
+    scans : tuple of Scan
+        Volumes within which rows are averaged; empty where a row is a row of the table.
+    """
+
+    rows: "StimulusRows"
+    told: str
+    scans: "tuple[Scan, ...]" = ()
 
 
 def stimulus_events(
@@ -73,6 +96,7 @@ def stimulus_events(
         If events cannot be read, or none is of the trial types.
     """
     from neuromm.io.events import events_path, read_events
+    from neuromm_pipelines.film_events import film_runs
 
     found: dict[tuple[Path, tuple[str, ...]], pd.DataFrame] = {}
     tasks: dict[tuple[str, ...], set[str]] = {}
@@ -92,6 +116,7 @@ def stimulus_events(
         table,
         max(len(names) for names in tasks.values()),
         tuple(trial_types),
+        film_runs(units, [label for label in _LABELS if label in table]),
     )
     if not len(events.shown):
         raise DataError(f"no event has trial_type {' or '.join(trial_types)}", bids_dir)
@@ -104,7 +129,8 @@ def shown_stimuli(
     *,
     text_column: str | None = None,
     context_words: int = 20,
-) -> "tuple[StimulusRows, str]":
+    film_step_s: float = 0.5,
+) -> ShownStimuli:
     """Stimuli of the kind that a backbone takes, and where they were found.
 
     Raises
@@ -119,14 +145,69 @@ def shown_stimuli(
     from neuromm.features import paired_rows
 
     if backbone.modality == "image":
-        return _images(events, backbone.name), "images of stimuli/"
+        films = _films(events)
+        if len(films):
+            return _of_films(events, films, backbone.name, film_step_s)
+        return ShownStimuli(_images(events, backbone.name), "images of stimuli/")
     by_file = backbone.modality == "joint"
     texts = _Texts(events, backbone.name, by_file=by_file)
     rows, told = texts.rows(text_column, context_words)
     if not by_file:
-        return rows, told
+        return ShownStimuli(rows, told)
     images = _images(events, backbone.name)
-    return paired_rows(images, rows), f"images of stimuli/ with {told}"
+    return ShownStimuli(paired_rows(images, rows), f"images of stimuli/ with {told}")
+
+
+def _films(events: StimulusEvents) -> pd.DataFrame:
+    """Events that name a film or a picture, if one of them names a film.
+
+    What is on the screen is found also where --trial-type leaves its event out.
+    """
+    from neuromm.features.film_file import CODED, is_film
+    from neuromm.features.keys import path_key
+
+    for table in (events.shown, events.table):
+        if "stim_file" not in table:
+            continue
+        named = table[table["stim_file"] != ""]
+        files = sorted({path_key(file) for file in named["stim_file"]})
+        films = [
+            file
+            for file in files
+            if Path(file).suffix.lower() in CODED or is_film(events.folder / file)
+        ]
+        if films:
+            seen = {file for file in files if Path(file).suffix.lower() in _IMAGES}
+            return named[named["stim_file"].map(path_key).isin(seen | set(films))]
+        if files:
+            break
+    return events.table.iloc[:0]
+
+
+def _of_films(
+    events: StimulusEvents, showing: pd.DataFrame, name: str, step_s: float
+) -> ShownStimuli:
+    from neuromm.features.keys import path_key
+    from neuromm_pipelines.film_events import shown_films
+
+    if events.n_tasks > 1:
+        raise UsageError(
+            f"{name}: frames of films are joined by onset, and recordings of several "
+            "tasks have the same subject, session and run. Choose one task with --task."
+        )
+    files = sorted({path_key(file) for file in showing["stim_file"]})
+    _check_folder(events, files)
+    missing = [file for file in files if not (events.folder / file).exists()]
+    if missing:
+        raise InputMissingError(
+            f"{events.folder} lacks {len(missing)} of {len(files)} stimuli: "
+            f"{_listed(missing)}"
+        )
+    rows, scans = shown_films(events.folder, showing, events.shown, events.runs, step_s)
+    told = f"frames of stimuli/ every {step_s:g} s, averaged within each volume"
+    return ShownStimuli(
+        rows, told if scans else "frames of stimuli/ at each event", scans
+    )
 
 
 def _images(events: StimulusEvents, name: str) -> "StimulusRows":
@@ -144,7 +225,7 @@ def _images(events: StimulusEvents, name: str) -> "StimulusRows":
         raise UsageError(
             f"{name} takes images, and {len(others)} of {len(files)} stimuli are none: "
             f"{_listed(others)}. Choose the events of images with --trial-type, or "
-            "another backbone; frames of films are embedded from a script "
+            "another backbone; pairs of film and text are embedded from a script "
             "(neuromm.features.frame_rows)."
         )
     _check_folder(events, files)
