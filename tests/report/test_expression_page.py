@@ -204,7 +204,7 @@ def test_names_are_shown_as_they_are_and_never_become_markup(written, page):
         ET.parse(svg)
     places, predicted = few_places(), pd.DataFrame({"$x_1$": [0.0, 1.0, 2.0]})
     drawing = gene_maps(places, predicted, None, unit="u")
-    assert b"$x_1$" in drawing.svg
+    assert b">$x_1$</text>" in drawing.svg
 
 
 def test_a_stand_in_is_said_on_the_page_in_each_figure_and_each_table(written, page):

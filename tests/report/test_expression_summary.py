@@ -199,6 +199,13 @@ def test_pages_that_are_there_are_linked(page):
     assert "A2_report.html" not in page
 
 
+def test_names_of_patients_are_no_formulas(tmp_path):
+    rows = scored().replace({"patient": {"B": "$x^$"}})
+    write_expression_summary(tmp_path, rows, told=TOLD)
+    figure = (tmp_path / "figures" / "report_sections.svg").read_text()
+    assert ">$x^$</text>" in figure
+
+
 def test_links_are_written_as_browsers_read_them(tmp_path):
     rows = scored().replace({"section": {"B1": "B 1 #2"}})
     (tmp_path / "B 1 #2_report.html").write_text("its page")

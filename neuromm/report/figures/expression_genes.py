@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuromm.report.figures.canvas import style
+from neuromm.report.figures.expression_maps import plain_style
 from neuromm.report.figures.site_drawing import Drawing, counted, titled_canvas
 
 __all__ = ["gene_correlations", "section_scores"]
@@ -56,7 +56,7 @@ def gene_correlations(
     known = table.dropna(subset=["pcc"])
     n_lost = len(table) - len(known)
     median = float(known["pcc"].median()) if len(known) else float("nan")
-    with style():
+    with plain_style():
         figure = titled_canvas(
             4.2 if other is None else 7.6, 3.2, title, None, mark=mark
         )
@@ -113,7 +113,7 @@ def section_scores(
     table = table[table["model"].isin(list(models))].reset_index(drop=True)
     patients = list(dict.fromkeys(table["patient"]))
     n_lost = int(table["pcc"].isna().sum())
-    with style():
+    with plain_style():
         width = float(np.clip(2.4 + 0.55 * len(patients) * len(models) / 2, 4.2, 9.0))
         figure = titled_canvas(width, 3.0, "PCC(A) of each section", None, mark=mark)
         axes = figure.subplots()

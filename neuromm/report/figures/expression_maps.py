@@ -4,7 +4,8 @@ Pictures keep the section as the slide shows it: x to the right, y downwards, an
 millimetre as long in both directions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,22 @@ from neuromm.core import UsageError
 from neuromm.report.figures.canvas import colour_map, style
 from neuromm.report.figures.site_drawing import Drawing, counted, titled_canvas
 
-__all__ = ["SpotPlaces", "gene_maps", "slide_picture"]
+__all__ = ["SpotPlaces", "gene_maps", "plain_style", "slide_picture"]
 
 _BARS_MM = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)  # the longest that fits
 _OUTLINE = "#00588F"
 _WIDTH = 9.0  # inches
 _PERCENTILES = (1.0, 99.0)
 _MANY_DISCS = 8_000  # more vectors make an SVG that none opens
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """The report's style, in which names are no formulas, whatever they hold."""
+    import matplotlib as mpl
+
+    with style(), mpl.rc_context({"text.parse_math": False}):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +106,7 @@ def slide_picture(
     aspect = (bottom - top) / (right - left)
     tall = 3.6 if thumbnail is None else 5.6
     wide = float(np.clip(tall / aspect, 2.8, 7.5))
-    with style():
+    with plain_style():
         figure = titled_canvas(wide, wide * aspect * 1.06 + 0.1, title, None, mark=mark)
         axes = figure.subplots()
         if thumbnail is not None:
@@ -173,7 +183,7 @@ def gene_maps(
     panel = (_WIDTH / n_columns - 1.0) / len(kinds)
     height = float(np.clip(panel * (bottom - top) / (right - left), 0.8, 5.0)) + 0.55
     pitch = places.pitch_mm
-    with style():
+    with plain_style():
         figure = titled_canvas(_WIDTH, n_rows * height, title, None, mark=mark)
         grid = figure.subfigures(n_rows, n_columns, squeeze=False).ravel()
         for gene, part in zip(genes, grid, strict=False):
@@ -282,8 +292,6 @@ def _formatter(limits: tuple[float, float]) -> str:
 
 def _heading(gene: str, correlations: Mapping[str, float] | None) -> str:
     shown = gene if len(gene) <= 28 else gene[:27] + "…"
-    # A dollar would start a formula.
-    shown = shown.replace("$", r"\$")
     r = None if correlations is None else correlations.get(gene)
     if r is None:
         return shown
