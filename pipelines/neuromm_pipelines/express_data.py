@@ -24,11 +24,13 @@ __all__ = [
     "read_spots",
     "read_tissue",
     "sections_of",
+    "stains_of",
     "vectors_source",
 ]
 
 logger = logging.getLogger(__name__)
 
+_STAIN_PX = 1024  # of the longer side of the picture in which stains are found
 _SMALL_PICTURES = ("tissue_hires_image.png", "tissue_lowres_image.png")
 
 
@@ -306,10 +308,45 @@ def read_tissue(
         slide = section.open_slide(adata)
         if section.spots is not None:
             findings = _findings(section, adata, slide)
+        if encoder.source.stains:
+            slide = _stained(slide, encoder.source.stains)
     for text in findings:
         logger.warning("%s: %s", section.name, text)
     features = encoder(section, adata, slide, progress)
     return Tissue(section, adata, features, tuple(findings))
+
+
+def stains_of(slide: Any) -> tuple[float, ...]:
+    """Stains of the tissue of a slide, as `FeatureSource` holds them.
+
+    Raises
+    ------
+    DataError
+        If two stains are not to be told apart.
+    """
+    from neuromm.prepare.stain import stain_fit
+    from neuromm.prepare.tissue import tissue_mask
+
+    picture = slide.thumbnail(_STAIN_PX)
+    height, width = picture.shape[:2]
+    step = slide.width / width
+    rows, columns = np.mgrid[:height, :width]
+    places = (np.column_stack([columns.ravel(), rows.ravel()]) + 0.5) * step
+    tissue = tissue_mask(slide).holds(places)
+    try:
+        fit = stain_fit(picture.reshape(-1, 3)[tissue])
+    except DataError as error:
+        raise DataError(f"its stains cannot be found: {error}", slide.path) from error
+    return (*fit.vectors.ravel().tolist(), *fit.strongest.tolist())
+
+
+def _stained(slide: Any, wanted: tuple[float, ...]) -> Any:
+    from neuromm.prepare.stain import StainFit, StainNormalised
+
+    def fit(numbers: tuple[float, ...]) -> StainFit:
+        return StainFit(np.reshape(numbers[:6], (2, 3)), np.array(numbers[6:]))
+
+    return StainNormalised(slide, fit(stains_of(slide)), fit(wanted))
 
 
 def _findings(section: TissueSection, adata: Any, slide: Any) -> list[str]:

@@ -13,16 +13,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from neuromm.core import DataError, InputMissingError, UsageError
+from neuromm.core import DataError, UsageError
 from neuromm.core.files import read_json, write_json
 from neuromm_pipelines.express_data import (
     Encoder,
     Tissue,
     chosen_source,
-    read_spots,
-    read_tissue,
     sections_of,
 )
+from neuromm_pipelines.express_reading import in_stains, input_stamps, training_tissues
 from neuromm_pipelines.express_scores import (
     COLUMNS,
     N_HIGHLY,
@@ -63,6 +62,7 @@ class Config:
     patch_um: float = 112.0
     tiles: int = 5
     patch_tokens: bool = False
+    stain_normalise: bool = False
     genes: int = 250
     panel: Literal["mean", "variable", "mean-variance"] = "mean"
     gene_list: tuple[str, ...] | None = None
@@ -112,10 +112,12 @@ def run(config: Config) -> int:
     sections = sections_of(config)
     config = _settled(config, sections)
     source = chosen_source(config, sections, default_backbone=_BACKBONE)
+    if config.stain_normalise:
+        source = in_stains(source, sections)
     encoder = Encoder.of(source, cache=config.cache, device=cuda)
-    tissues = _read(config, sections, encoder)
+    tissues = training_tissues(config, sections, encoder)
     with locked(config.model_dir, "fit"):
-        work = _Work(config, encoder, cuda, _inputs(sections))
+        work = _Work(config, encoder, cuda, input_stamps(sections))
         folds = _folds(config, tissues)
         chosen = range(len(folds)) if config.fold is None else [config.fold]
         results = [work.fold(number, folds[number], tissues) for number in chosen]
@@ -176,66 +178,6 @@ def _notice(data: Path) -> str:
     return (
         f"Trained on simulated sections ({name})." if "simulat" in name.lower() else ""
     )
-
-
-def _read(config: Config, sections: Sequence[Any], encoder: Encoder) -> list[Tissue]:
-    """Every section, with a bar; counts of the genes that all have."""
-    from tqdm import tqdm
-
-    counts = _counts(config, sections)
-    found = []
-    for section, adata in zip(sections, counts, strict=True):
-        with tqdm(unit="spot", desc=section.name, disable=None, leave=False) as bar:
-
-            def told(done: int, total: int, bar: Any = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            found.append(read_tissue(section, adata, encoder, told))
-    return found
-
-
-def _counts(config: Config, sections: Sequence[Any]) -> list[Any]:
-    """Counts of every section: what can be refused is, before hours of features."""
-    from neuromm.prepare.spot_quality import doubled_sections
-
-    without = [section.name for section in sections if section.spots is None]
-    if without:
-        raise InputMissingError(
-            f"{', '.join(without)}: a slide without spots has no counts to train on"
-        )
-    found = {section.name: read_spots(section) for section in sections}
-    doubled = doubled_sections(found)
-    if doubled:
-        raise DataError(
-            f"{doubled[0].message}. Keep one with --section-label", sections[0].spots
-        )
-    shared = set.intersection(*(set(adata.var_names) for adata in found.values()))
-    wanted = set(config.gene_list or ())
-    if wanted - shared:
-        raise UsageError(
-            f"--gene-list: not measured in every section: "
-            f"{', '.join(sorted(wanted - shared)[:5])}"
-        )
-    if not wanted and config.genes > len(shared):
-        raise UsageError(
-            f"--genes {config.genes}: {len(shared)} genes were measured in all "
-            f"{len(found)} sections. Are names symbols in some and identifiers in "
-            "others?"
-        )
-    return [
-        adata[:, [gene for gene in adata.var_names if gene in shared]]
-        for adata in found.values()
-    ]
-
-
-def _inputs(sections: Sequence[Any]) -> dict[str, str]:
-    """Size and time of change of each file: what a finished fold was made of."""
-    return {
-        str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}"
-        for section in sections
-        for path in section.files
-    }
 
 
 def _folds(config: Config, tissues: Sequence[Tissue]) -> list[Any]:

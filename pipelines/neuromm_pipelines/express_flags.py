@@ -91,6 +91,9 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add_flag(features, "--patch-tokens", switch=True,
              help="keep all tokens of a spot's own patch, as published, not its one "
              "vector")  # fmt: skip
+    add_flag(features, "--stain-normalise", switch=True,
+             help="show every slide in the stains of the first section (Macenko)"
+             )  # fmt: skip
     genes = parser.add_argument_group("genes")
     add_flag(genes, "--genes", type=int, default=250, metavar="N",
              help="in the panel (250)")  # fmt: skip

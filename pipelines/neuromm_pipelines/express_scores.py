@@ -177,8 +177,8 @@ def gene_table(
     """
     long = pd.DataFrame(
         {
-            "gene": np.concatenate([np.asarray(names, str) for names in genes]),
-            "pcc": np.concatenate([np.asarray(r, float) for r in correlations]),
+            "gene": [name for names in genes for name in names],
+            "pcc": [r for values in correlations for r in np.asarray(values, float)],
         }
     )
     by_gene = long.groupby("gene")["pcc"]

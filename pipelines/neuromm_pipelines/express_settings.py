@@ -36,6 +36,9 @@ class FeatureSource:
     n_tiles : int
         Of a side of the neighbourhood.
     patch_tokens : bool
+    stains : tuple of 8 float
+        Stains that every slide is shown in: vectors of haematoxylin and eosin, and
+        their strongest concentrations; empty where slides are read as they are.
     """
 
     kind: Literal["slide", "patches", "stored", "obsm"]
@@ -46,6 +49,7 @@ class FeatureSource:
     patch_px: int = 224
     n_tiles: int = 5
     patch_tokens: bool = False
+    stains: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +167,9 @@ def read_settings(folder: Path) -> ExpressSettings:
             **content
             | numbers
             | {
-                "source": FeatureSource(**content["source"]),
+                "source": FeatureSource(
+                    **content["source"] | {"stains": tuple(content["source"]["stains"])}
+                ),
                 "genes": tuple(content["genes"]),
                 "highly": tuple(content["highly"]),
             }

@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from neuromm.core.files import read_json
 from neuromm.features import write_spot_features
@@ -232,6 +233,47 @@ def test_folds_of_a_job_array_end_with_the_bytes_of_one_run(
     assert "wrote" in ran.out
     for name in ("folds.tsv", "model.safetensors", "ridge.safetensors"):
         assert (folder / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_slides_of_another_scanner_are_brought_to_the_stains_of_the_first(
+    slides, neuromm, tmp_path
+):
+    """The same tissue, once darker: with the stains exchanged, features agree."""
+    study = tmp_path / "study"
+    shutil.copytree(slides[0], study)
+    path = study / "slides" / "P01.png"
+    with Image.open(path) as picture:
+        darker = 255.0 * (np.asarray(picture) / 255.0) ** 1.5
+        Image.fromarray(np.rint(darker).astype(np.uint8)).save(path)
+    far = {}
+    for flags in ((), ("--stain-normalise",)):
+        folder, out = tmp_path / f"m{len(flags)}", tmp_path / f"o{len(flags)}"
+        common = ("--cache", tmp_path / "cache")
+        ran = neuromm("express", "fit", slides[0], folder, *FIT, "--epochs", "2",
+                      "--tiles", "1", "--section-label", "P02", "P03", "--folds", "none", *flags,
+                      *common)  # fmt: skip
+        assert ran.code == 0, ran.err
+        values = []
+        for name, data in (("as", slides[0]), ("darker", study)):
+            ran = neuromm("express", "predict", data, out / name, "--model", folder,
+                          "--section-label", "P01", *common)  # fmt: skip
+            assert ran.code == 0, ran.err
+            values.append(section(out / name / "P01.h5ad").layers["ridge"])
+        far[flags] = np.abs(values[0] - values[1]).mean()
+    assert far["--stain-normalise",] < 0.5 * far[()]
+
+
+def test_features_that_would_not_fit_into_memory_are_not_computed(
+    slides, neuromm, tmp_path, monkeypatch, cache
+):
+    import psutil
+
+    little = psutil.virtual_memory()._replace(available=100_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
+    ran = neuromm("express", "fit", slides[0], tmp_path / "m", *FIT, "--cache", cache)
+    assert ran.code == 75
+    assert "features of 324 spots take" in ran.err
+    assert "--section-label" in ran.err
 
 
 @pytest.mark.parametrize(
