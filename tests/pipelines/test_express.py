@@ -250,8 +250,8 @@ def test_slides_of_another_scanner_are_brought_to_the_stains_of_the_first(
         folder, out = tmp_path / f"m{len(flags)}", tmp_path / f"o{len(flags)}"
         common = ("--cache", tmp_path / "cache")
         ran = neuromm("express", "fit", slides[0], folder, *FIT, "--epochs", "2",
-                      "--tiles", "1", "--section-label", "P02", "P03", "--folds", "none", *flags,
-                      *common)  # fmt: skip
+                      "--tiles", "1", "--section-label", "P02", "P03",
+                      "--folds", "none", *flags, *common)  # fmt: skip
         assert ran.code == 0, ran.err
         values = []
         for name, data in (("as", slides[0]), ("darker", study)):
