@@ -24,8 +24,10 @@ class EncodingResult:
         On ``(target,)``: ``r`` and ``r2`` of the held-out predictions pooled over
         folds; where asked for ``p`` and ``q`` (permutation test and its false
         discovery rate) and ``ceiling``. On ``(fold, target)``: ``r_fold``,
-        ``r2_fold``, ``alpha``. nan marks a target that cannot be scored (constant, or
-        with missing values). ``target`` carries the coordinates of the target space.
+        ``r2_fold``, ``alpha``, and where a space has several candidates (layers)
+        ``candidate``, the place of the chosen one in ``attrs["candidates"]``, -1 for
+        none. nan marks a target that cannot be scored (constant, or with missing
+        values). ``target`` carries the coordinates of the target space.
     targets : TargetSpace or None
         How targets go back to native space.
     weights : DataArray or None

@@ -2,11 +2,12 @@
 
 For each feature space, each outer fold is held out once; penalties are chosen on the
 rest by an inner cross-validation; held-out predictions are scored. Whatever is learnt
-(means and scales of features, penalties, weights) comes from training samples alone.
+(means and scales of features, penalties, weights, which of several layers is taken)
+comes from training samples alone.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from neuromm.core import (
     UsageError,
     pair_samples,
 )
+from neuromm.encoding.candidate_choice import CandidateChoice
 from neuromm.encoding.ceilings import noise_ceiling
 from neuromm.encoding.default_folds import (
     default_block,
@@ -78,13 +80,14 @@ class _Tally:
     r: list[NDArray[np.float64]] = field(default_factory=list)
     r2: list[NDArray[np.float64]] = field(default_factory=list)
     alpha: list[NDArray[np.float64]] = field(default_factory=list)
+    candidate: list[NDArray[np.intp]] = field(default_factory=list)
     forms: set[str] = field(default_factory=set)
     pooled: Moments | None = None
     predictions: Array | None = None
 
 
 def encode(
-    features: xr.DataArray | Mapping[str, xr.DataArray],
+    features: xr.DataArray | Mapping[str, xr.DataArray | Mapping[str, xr.DataArray]],
     responses: xr.DataArray,
     *,
     targets: TargetSpace | None = None,
@@ -109,7 +112,9 @@ def encode(
     Parameters
     ----------
     features : DataArray or mapping of str to DataArray, dims (sample, feature)
-        Paired with the responses by subject, run and onset.
+        Paired with the responses by subject, run and onset. A space may itself be a
+        mapping of candidates (layers, networks): in each outer fold, each target takes
+        the one with the best inner score, which no held-out sample takes part in.
     responses : DataArray, dims ([repeat,] sample, target)
         Repeats are averaged, and give the ``ceiling``.
     targets : TargetSpace, optional
@@ -135,6 +140,7 @@ def encode(
     joint : bool
         Also fit the concatenation of all spaces, if there are two or more, as
         ``"joint"``; not if a space has that name, as that of a multimodal network may.
+        Candidates of a space stand in it side by side.
     keep_weights : bool
         Fit all samples once more and keep the coefficients.
     keep_predictions : bool
@@ -159,7 +165,10 @@ def encode(
     -------
     results : dict of str to EncodingResult
         Weights are in units of the response a standard deviation of the feature (a
-        unit of it if not standardised).
+        unit of it if not standardised). Where a space has candidates, ``candidate``
+        (fold, target) says which one was taken, by its place in
+        ``attrs["candidates"]``, -1 for a target that is not scored; the weights of
+        those that the fit of all samples does not take are 0.
 
     Raises
     ------
@@ -215,73 +224,108 @@ def encode(
         backend=backend,
         device=device,
         targets=targets,
-        tick=ticker(progress, len(spaces) * len(folds)),
+        tick=ticker(progress, sum(map(len, spaces.values())) * len(folds)),
     )
-    return {name: _encode_space(name, parts, job) for name, parts in spaces.items()}
+    return {name: _encode_space(name, space, job) for name, space in spaces.items()}
 
 
 def _encode_space(
-    name: str, parts: Mapping[str, xr.DataArray], job: _Job
+    name: str, space: Mapping[str, Mapping[str, xr.DataArray]], job: _Job
 ) -> EncodingResult:
-    x, columns = _paired_matrix(name, parts, job.responses)
+    several = list(space) != [name]
+    paired = {
+        key: _paired_matrix(f"{name}/{key}" if several else name, parts, job.responses)
+        for key, parts in space.items()
+    }
+    candidates = [x for x, _ in paired.values()]
     tally = _Tally()
     if job.keep_predictions or job.n_permutations:
         tally.predictions = np.full_like(job.y, np.nan)
     for train, test in job.folds:
-        _add_fold(tally, x, train, test, job)
-        job.tick()
+        _add_fold(tally, candidates, train, test, job)
     weights = None
     if job.keep_weights:
-        fitted, _ = _fit(x, np.arange(len(x)), job)
-        coef = np.where(job.valid, fitted.coef, np.nan)
-        weights = xr.DataArray(
-            coef.astype(job.y.dtype, copy=False),
-            dims=("feature", "target"),
-            coords={"feature": columns, **_target_coords(job.responses)},
-            attrs={"standardized": int(job.standardize)},
-            name="weights",
-        )
+        labels = [
+            f"{key}:{column}" if several else column
+            for key, (_, columns) in paired.items()
+            for column in columns
+        ]
+        weights = _weights(candidates, labels, job)
     predictions = None
     if job.keep_predictions and tally.predictions is not None:
         predictions = job.responses.copy(data=tally.predictions).rename("predictions")
     return EncodingResult(
         space=name,
-        scores=_scores(tally, job),
+        scores=_scores(tally, job, several),
         targets=job.targets,
         weights=weights,
         predictions=predictions,
-        attrs=_attributes(tally, x.shape[1], job),
+        attrs=_attributes(tally, sum(x.shape[1] for x in candidates), job)
+        | ({"candidates": list(space)} if several else {}),
     )
 
 
 def _add_fold(
     tally: _Tally,
-    x: Array,
+    candidates: Sequence[Array],
     train: NDArray[np.intp],
     test: NDArray[np.intp],
     job: _Job,
 ) -> None:
-    fitted, scale = _fit(x, train, job)
-    prediction = fitted.predict(scale(x[test]))
+    inner = inner_splits(job.responses, train, job.inner_cv)
+    prediction = np.empty((len(test), job.y.shape[1]), dtype=job.y.dtype)
+    alpha = np.full(job.y.shape[1], np.nan)
+    choice = CandidateChoice.of(job.y.shape[1])
+    for x in candidates:
+        fitted, scale = _fit(x, train, inner, job)
+        better = choice.better(fitted.cv_scores)
+        prediction[:, better] = fitted.predict(scale(x[test]))[:, better]
+        alpha[better] = fitted.best_alphas[better]
+        tally.forms.add(fitted.solver_form)
+        job.tick()
     prediction[:, ~job.valid] = np.nan
     moments = Moments.of(job.y[test], prediction)
     tally.r.append(moments.correlation())
     tally.r2.append(moments.r2())
-    tally.alpha.append(np.where(job.valid, fitted.best_alphas, np.nan))
-    tally.forms.add(fitted.solver_form)
+    tally.alpha.append(np.where(job.valid, alpha, np.nan))
+    tally.candidate.append(np.where(job.valid, choice.taken, -1))
     tally.pooled = moments if tally.pooled is None else tally.pooled.merge(moments)
     if tally.predictions is not None:
         tally.predictions[test] = prediction
 
 
+def _weights(
+    candidates: Sequence[Array], labels: Sequence[str], job: _Job
+) -> xr.DataArray:
+    """Coefficients of the fit of all samples; 0 for candidates that are not taken."""
+    everything = np.arange(len(job.y))
+    inner = inner_splits(job.responses, everything, job.inner_cv)
+    choice = CandidateChoice.of(job.y.shape[1])
+    parts: list[Array] = []
+    for x in candidates:
+        fitted, _ = _fit(x, everything, inner, job)
+        better = choice.better(fitted.cv_scores)
+        for part in parts:
+            part[:, better] = 0
+        parts.append(np.where(better, fitted.coef, 0))
+    coef = np.where(job.valid, np.concatenate(parts), np.nan)
+    return xr.DataArray(
+        coef.astype(job.y.dtype, copy=False),
+        dims=("feature", "target"),
+        coords={"feature": list(labels), **_target_coords(job.responses)},
+        attrs={"standardized": int(job.standardize)},
+        name="weights",
+    )
+
+
 def _fit(
-    x: Array, train: NDArray[np.intp], job: _Job
+    x: Array, train: NDArray[np.intp], inner: Sequence[Split], job: _Job
 ) -> tuple[RidgeFit, Callable[[Array], Array]]:
     scale = training_scaler(x[train], job.y.dtype, standardize=job.standardize)
     fitted = fit_ridge(
         on_device(scale(x[train]), job.backend, job.device),
         job.y[train],
-        inner_splits(job.responses, train, job.inner_cv),
+        inner,
         job.alphas,
         scoring=job.scoring,
         memory_limit=job.memory_limit,
@@ -289,7 +333,7 @@ def _fit(
     return fitted, scale
 
 
-def _scores(tally: _Tally, job: _Job) -> xr.Dataset:
+def _scores(tally: _Tally, job: _Job, several: bool) -> xr.Dataset:
     if tally.pooled is None:
         raise UsageError("cv gives no fold")
     columns: dict[str, Any] = {
@@ -299,6 +343,8 @@ def _scores(tally: _Tally, job: _Job) -> xr.Dataset:
         "r2_fold": (("fold", "target"), np.stack(tally.r2)),
         "alpha": (("fold", "target"), np.stack(tally.alpha)),
     }
+    if several:
+        columns["candidate"] = (("fold", "target"), np.stack(tally.candidate))
     if job.n_permutations and tally.predictions is not None:
         runs = run_labels(job.responses)
         held_out = np.sort(np.concatenate([test for _, test in job.folds]))
@@ -355,13 +401,20 @@ def _attributes(tally: _Tally, n_features: int, job: _Job) -> dict[str, Any]:
 
 
 def _feature_spaces(
-    features: xr.DataArray | Mapping[str, xr.DataArray], joint: bool
-) -> dict[str, dict[str, xr.DataArray]]:
+    features: xr.DataArray | Mapping[str, xr.DataArray | Mapping[str, xr.DataArray]],
+    joint: bool,
+) -> dict[str, dict[str, dict[str, xr.DataArray]]]:
+    """Spaces, of each its candidates, and of each of these what stands side by side."""
     if isinstance(features, xr.DataArray):
         features = {str(features.attrs.get("space") or "features"): features}
     if not features:
         raise UsageError("encode needs at least one feature space, got none")
-    spaces = {name: {name: matrix} for name, matrix in features.items()}
+    spaces = {}
+    for name, space in features.items():
+        given = {name: space} if isinstance(space, xr.DataArray) else dict(space)
+        if not given:
+            raise UsageError(f"the feature space {name!r} has no candidate")
+        spaces[name] = {str(key): {str(key): one} for key, one in given.items()}
     if joint and len(features) > 1:
         if "joint" in features:
             logger.info(
@@ -369,8 +422,19 @@ def _feature_spaces(
                 "spaces together is left out"
             )
         else:
-            spaces["joint"] = dict(features)
+            spaces["joint"] = {"joint": _side_by_side(spaces)}
     return spaces
+
+
+def _side_by_side(
+    spaces: Mapping[str, Mapping[str, Mapping[str, xr.DataArray]]],
+) -> dict[str, xr.DataArray]:
+    return {
+        name if key == name else f"{name}/{key}": matrix
+        for name, space in spaces.items()
+        for key, parts in space.items()
+        for matrix in parts.values()
+    }
 
 
 def _mean_response(

@@ -14,6 +14,7 @@ from neuromm.features.feature_cache import FeatureCache
 from neuromm.features.film_energy import film_luminance, motion_energy
 from neuromm.features.film_frames import film_frames, scene_cuts
 from neuromm.features.image_pixels import ImagePreparation
+from neuromm.features.layer_candidates import layer_candidates, split_candidates
 from neuromm.features.layer_hooks import LayerReading, module_layers
 from neuromm.features.nuisance_spaces import (
     audio_envelope,
@@ -65,6 +66,7 @@ __all__ = [
     "frame_rows",
     "image_rows",
     "joined_runs",
+    "layer_candidates",
     "layer_features",
     "load_backbone",
     "matched_dimension",
@@ -78,6 +80,7 @@ __all__ = [
     "position_in_run",
     "read_features",
     "scene_cuts",
+    "split_candidates",
     "spot_features",
     "stimulus_features",
     "stored_spot_features",

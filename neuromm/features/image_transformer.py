@@ -24,6 +24,8 @@ class ImageTransformer:
     ----------
     name, dim, modality, attrs
         See `Backbone`.
+    state_dims : tuple of int
+        Length of an embedding by each hidden state.
     module : torch.nn.Module
     """
 
@@ -49,8 +51,8 @@ class ImageTransformer:
         self._batch_size = batch_size
         self._device = device
         self._kind, self._seed = kind, seed
-        shape = self._state_shape()
-        self.dim = shape[1] if len(shape) == 4 else shape[-1]
+        self.state_dims = self._state_widths()
+        self.dim = self.state_dims[self._layer]
         has_class = any("cls_token" in key for key, _ in model.named_parameters())
         has_class |= any(
             "class_embedding" in key for key, _ in model.named_parameters()
@@ -77,6 +79,17 @@ class ImageTransformer:
             for batch in self._batches(stimuli)
         ]
         return np.concatenate(parts)
+
+    def hidden_states(
+        self, stimuli: Sequence[object], layers: Sequence[int]
+    ) -> list[NDArray[np.float32]]:
+        """Map n images to an array (n, dim) for each of these hidden states."""
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in layers]
+        for batch in self._batches(stimuli):
+            states = self._hidden(self._pixels(batch))
+            for part, layer in zip(parts, layers, strict=True):
+                part.append(pooled_output(states[layer], self._pooling))
+        return [np.concatenate(part) for part in parts]
 
     def tokens(self, stimuli: Sequence[object]) -> list[TokenStates]:
         """Give the hidden state of each patch (and class token) of each image."""
@@ -127,8 +140,8 @@ class ImageTransformer:
                 pixel_values=pixels, output_hidden_states=True
             ).hidden_states
 
-    def _state_shape(self) -> tuple[int, ...]:
-        """Shape of the hidden state, found with one grey image."""
+    def _state_widths(self) -> tuple[int, ...]:
+        """Channels of each hidden state, found with one grey image."""
         from PIL import Image
 
         states = self._hidden(self._pixels([Image.new("RGB", (64, 64), "grey")]))
@@ -139,4 +152,6 @@ class ImageTransformer:
                 f"{self.name} has hidden states 0 to {len(states) - 1} (0 is the "
                 f"embedding layer), got {self._layer}"
             )
-        return tuple(states[self._layer].shape)
+        return tuple(
+            int(one.shape[1] if one.ndim == 4 else one.shape[-1]) for one in states
+        )

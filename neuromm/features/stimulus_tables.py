@@ -20,6 +20,7 @@ from neuromm.features.feature_cache import (
     Parts,
     computed_in_parts,
 )
+from neuromm.features.layer_candidates import candidate_columns
 from neuromm.features.layer_hooks import LayerReading
 from neuromm.features.projection import resolved_dim, sparse_projection
 from neuromm.features.stimulus_rows import StimulusRows
@@ -65,7 +66,8 @@ def stimulus_features(
     Raises
     ------
     UsageError
-        If the stimuli are not of the kind that the backbone takes.
+        If the stimuli are not of the kind that the backbone takes, or a projection is
+        asked for of several layers at once.
     DataError
         If a stimulus cannot be read, or an embedding is not finite.
     """
@@ -78,6 +80,11 @@ def stimulus_features(
         return {"embedding": backbone.embed(part)}
 
     attrs = dict(backbone.attrs)
+    if dim is not None and candidate_columns(attrs) is not None:
+        raise UsageError(
+            "a projection mixes the columns of all candidates: choose one layer, or "
+            "leave projection_dim out"
+        )
     values = _computed(cache, attrs, distinct, compute)["embedding"][place]
     if dim is not None:
         values = sparse_projection(values, dim, seed)
@@ -213,7 +220,7 @@ def _table(
         name=name,
         keys={str(column): rows.keys[column].to_numpy() for column in rows.keys},
         values=values,
-        columns=None,
+        columns=candidate_columns(attrs),
         source=Path(name),
         attrs=attrs,
     )

@@ -37,6 +37,8 @@ class TextTransformer:
     ----------
     name, dim, modality, attrs
         See `Backbone`.
+    state_dims : tuple of int
+        Length of an embedding by each hidden state.
     module : torch.nn.Module
     """
 
@@ -70,6 +72,7 @@ class TextTransformer:
         self._takes = set(inspect.signature(encoder.forward).parameters)
         self._max_tokens = _length(tokenizer, encoder.config, max_tokens)
         self.fixed_length = fixed_length
+        self.state_dims = (self.dim,) * (int(encoder.config.num_hidden_layers) + 1)
         _check_layer(self._layer, encoder.config, name)
 
     @property
@@ -100,21 +103,38 @@ class TextTransformer:
         """
         return word_means(self.tokens(stimuli), stimuli, self._pooled)
 
+    def hidden_states(
+        self, stimuli: Sequence[object], layers: Sequence[int]
+    ) -> list[NDArray[np.float32]]:
+        """Map n texts to an array (n, dim) for each of these hidden states."""
+        return [
+            word_means(states, stimuli, self._pooled)
+            for states in self._tokens(stimuli, layers)
+        ]
+
     def tokens(self, stimuli: Sequence[object]) -> list[TokenStates]:
         """Give the hidden state of each token of each text, padding left out."""
+        (found,) = self._tokens(stimuli, [self._layer])
+        return found
+
+    def _tokens(
+        self, stimuli: Sequence[object], layers: Sequence[int]
+    ) -> list[list[TokenStates]]:
+        """Hidden states of each of these layers, a list a layer, in one pass."""
         import torch
 
-        found = []
+        found: list[list[TokenStates]] = [[] for _ in layers]
         for start in range(0, len(stimuli), self._batch_size):
             batch = stimuli[start : start + self._batch_size]
             encoded, spans, mask = self.encoded(batch, fixed=self.fixed_length)
             with torch.inference_mode():
                 states = self.module(**encoded, output_hidden_states=True).hidden_states
-            values = states[self._layer].float().cpu().numpy()
-            found += [
-                TokenStates(np.array(v[keep]), np.array(s[keep]))
-                for v, s, keep in zip(values, spans, mask, strict=True)
-            ]
+            for part, layer in zip(found, layers, strict=True):
+                values = states[layer].float().cpu().numpy()
+                part += [
+                    TokenStates(np.array(v[keep]), np.array(s[keep]))
+                    for v, s, keep in zip(values, spans, mask, strict=True)
+                ]
         return found
 
     def layers(

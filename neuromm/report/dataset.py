@@ -50,6 +50,7 @@ _IGNORED = (
 _DESCRIPTIONS = {
     "encoding": "Scores of encoding models: held-out prediction of every target from "
     "feature spaces; as a mask, the targets that could be scored",
+    "layers": "Layers of networks that targets took, chosen inside the training folds",
     "multimodalsites": "Sites of multimodal integration: targets that features of a "
     "multimodal network predict better than every simpler model",
     "mean": "Mean across subjects",
@@ -68,6 +69,8 @@ regression, and scored on data that the model had not seen.
 sub-XX.html, group.html            reports; open them in a browser, no network needed
 sub-XX/**/*_desc-encoding_scores   one row a target and feature space (.tsv), what the
                                    columns mean and how they were computed (.json)
+sub-XX/**/*_desc-layers_scores     layers that were chosen inside the training folds, if
+                                   several were given
 sub-XX/**/*_statmap                maps: contrast-<feature space>, stat-<r, rsquared,
                                    alpha, p, q>
 sub-XX/**/*_desc-encoding_mask     targets that could be scored

@@ -15,6 +15,7 @@ import pandas as pd
 from neuromm.core import EncodingResult, Provenance, UsageError
 from neuromm.core.files import write_json
 from neuromm.report.dataset import bids_uri, prepare_output
+from neuromm.report.layer_choices import layer_shares, write_layer_choices
 from neuromm.report.naming import bids_name, contrast_label, parse_name
 from neuromm.report.native_maps import with_sidecars, write_native
 from neuromm.report.sidecars import (
@@ -26,7 +27,7 @@ from neuromm.report.sidecars import (
     unit_entities,
     write_tsv,
 )
-from neuromm.report.summary import alpha_edges, unit_summary
+from neuromm.report.summary import SIGNIFICANCE, alpha_edges, unit_summary
 
 __all__ = [
     "DESCRIPTION",
@@ -73,6 +74,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
 }
 # Attributes of a result that the summary of its feature space tells.
 _OWN_TO_A_SPACE = {
+    "candidates",
     "masked_targets",
     "n_features",
     "share_smallest_alpha",
@@ -164,6 +166,7 @@ def write_unit(
         "Provenance": provenance_of(provenance),
     }
     paths.append(write_json(folder / _stem(unit, ".json"), sidecar))
+    paths += write_layer_choices(folder, unit, results, common)
     paths += _write_maps(folder, unit, results, common)
     return paths
 
@@ -247,6 +250,10 @@ def _summary(
         grid = design.get("alphas") if grid is None else grid
         edges = alpha_edges(result.scores["alpha"].to_numpy().ravel(), grid)
         summary[name]["alpha_at_edge"] = edges
+        q = result.scores["q"].to_numpy() if "q" in result.scores else None
+        shares = layer_shares(result, None if q is None else q < SIGNIFICANCE)
+        if shares is not None:
+            summary[name]["layers_chosen"] = shares
     return summary
 
 

@@ -188,6 +188,7 @@ def _unit_content(unit: Unit) -> dict[str, Any]:
         "tested": unit.tested,
         "design": design_rows(unit.design),
         "edges": _edge_rows(unit),
+        "layers": _layer_rows(unit),
         "files": unit.path.parent.name + "/" + unit.path.name,
         "provenance": _provenance(unit),
     }
@@ -289,6 +290,23 @@ def _edge_rows(unit: Unit) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _layer_rows(unit: Unit) -> list[dict[str, str]]:
+    return [
+        {
+            "space": space,
+            "layer": layer,
+            "all": _percent(shares["all"]),
+            "significant": _percent(shares["significant"]),
+        }
+        for space, numbers in unit.summary.items()
+        for layer, shares in (numbers.get("layers_chosen") or {}).items()
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def _provenance(unit: Unit) -> dict[str, Any]:

@@ -285,8 +285,26 @@ def _model(design: Mapping[str, Any]) -> str:
         + (f", by {scoring}" if scoring else "")
         if alphas
         else None,
+        _layers(design, target, scoring),
         "Prediction was scored by Pearson's correlation r and the coefficient of "
         "determination, over the held-out predictions of all folds",
+    )
+
+
+def _layers(design: Mapping[str, Any], target: str, scoring: Any) -> str | None:
+    """How the layer of a space was chosen, where there were several."""
+    told = [
+        f"{name} out of {len(str(space['candidates']).split())}"
+        for name, space in (design.get("feature_spaces") or {}).items()
+        if space.get("candidates")
+    ]
+    if not told:
+        return None
+    return (
+        f"The layer of the network was chosen for each {target} as well, within the "
+        f"training data of each fold (of {', of '.join(told)})"
+        + (f", by {scoring} of the inner folds" if scoring else "")
+        + "; the held-out fold took no part in it"
     )
 
 
