@@ -73,8 +73,9 @@ def test_losses_and_gradients_are_those_of_the_definition(n_samples):
 
     plain = total(pair_softplus.plain_softplus_sum, soft_pairs.plain_soft_losses, wide)
     ours = total(pair_softplus.pair_softplus_sum, soft_pairs.soft_losses, narrow)
-    assert float(ours) == pytest.approx(float(plain), rel=1e-5)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
     for mine, exact in zip(
         torch.autograd.grad(ours, narrow), torch.autograd.grad(plain, wide), strict=True
     ):
-        assert (mine - exact).norm() <= 5e-5 * exact.norm()
+        # The gradient of the targets' temperature is a thousandth of its terms.
+        assert (mine - exact).norm() <= 1e-5 * exact.norm().clamp(min=0.1)
