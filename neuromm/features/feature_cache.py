@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from neuromm.core import DataError, UsageError
 from neuromm.core.files import atomic_path, write_json
 from neuromm.features.backbones import Attrs, WordInContext
+from neuromm.features.film_file import FilmFrame, frame_digest
 from neuromm.io.file_limits import check_npz
 
 __all__ = [
@@ -138,7 +139,7 @@ def stimulus_digest(stimulus: object) -> str:
 
     Parameters
     ----------
-    stimulus : str, WordInContext, Path, PIL.Image.Image, array, or a pair of these
+    stimulus : str, WordInContext, Path, FilmFrame, PIL.Image.Image, array, or a pair
         A str is a text; an image file must be given as a Path.
 
     Raises
@@ -169,6 +170,8 @@ def _add(digest: "hashlib._Hash", stimulus: object) -> None:
         digest.update(f"pair {len(stimulus)} ".encode())
         for part in stimulus:
             _add(digest, part)
+    elif isinstance(stimulus, FilmFrame):
+        digest.update(b"frame " + _sized(frame_digest(stimulus)))
     else:
         _add_image(digest, stimulus)
 

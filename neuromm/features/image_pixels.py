@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from neuromm.core import DataError, InputMissingError, UsageError
 from neuromm.core.files import read_json
+from neuromm.features.film_file import FilmFrame, frame_pixels
 
 __all__ = ["ImagePreparation", "luminance", "read_pixels", "read_preparation"]
 
@@ -111,11 +112,11 @@ class ImagePreparation:
 
 
 def read_pixels(image: object) -> NDArray[np.uint8]:
-    """Pixels of an image: a path, a Pillow image, or an array.
+    """Pixels of an image: a path, a frame of a film, a Pillow image, or an array.
 
     Parameters
     ----------
-    image : path-like, PIL.Image.Image or array
+    image : path-like, FilmFrame, PIL.Image.Image or array
         An array has the shape (height, width), (height, width, 3) or (height, width, 4)
         and holds integers from 0 to 255 or floats from 0 to 1. Transparency is dropped,
         as Pillow's conversion to RGB does.
@@ -133,6 +134,8 @@ def read_pixels(image: object) -> NDArray[np.uint8]:
     """
     if isinstance(image, str | Path):
         return _file_pixels(Path(image))
+    if isinstance(image, FilmFrame):
+        return frame_pixels(image)
     if hasattr(image, "convert"):  # a Pillow image
         return np.asarray(image.convert("RGB"))
     array = np.asarray(image)
