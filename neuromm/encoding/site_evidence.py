@@ -4,7 +4,7 @@ The first model is compared with every other one and with chance. All comparison
 resample use the same events.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
+from neuromm.encoding.site_models import Chosen
 from neuromm.encoding.training_influence import (
     block_sums,
     block_variance,
@@ -71,6 +72,7 @@ def site_evidence(
     influence: Array,
     blocks: NDArray[np.intp],
     of_run: NDArray[np.intp],
+    chosen: Mapping[int, Chosen] | None = None,
 ) -> Evidence:
     """Scores, p of every comparison and gains of all sites, chunk by chunk.
 
@@ -92,6 +94,8 @@ def site_evidence(
         Block of each event.
     of_run : integer array of shape (n_blocks,)
         Run of each block.
+    chosen : mapping of int to Chosen, optional
+        Of models that took one of several candidates in each fold.
     """
     n_models, n_times = len(predictions), columns.shape[1]
     width = max(1, _CHUNK_BYTES // (16 * n_models * len(counts) * n_times))
@@ -99,17 +103,21 @@ def site_evidence(
     for start in range(0, len(columns), width):
         chunk = columns[start : start + width]
         flat = chunk.ravel()
-        chosen = predictions[:, :, flat].astype(np.float64)
+        predicted = predictions[:, :, flat].astype(np.float64)
         truth = y[:, flat].astype(np.float64)
-        r, direct = _scores(truth, chosen, folds, blocks, len(of_run))
+        r, direct = _scores(truth, predicted, folds, blocks, len(of_run))
         moved = direct + influence[:, :, flat]
-        resampled = _resampled(truth, chosen, counts, folds)
+        resampled = _resampled(truth, predicted, counts, folds)
         shape = (n_models, -1, *chunk.shape)
+        ways = _ways(direct, moved, chosen or {}, folds, flat)
         parts.append(
             _site_evidence(
                 r.reshape(n_models, *chunk.shape),
                 resampled.reshape(shape),
-                (direct.reshape(shape), moved.reshape(shape)),
+                [
+                    (share, (one.reshape(shape), other.reshape(shape)))
+                    for share, (one, other) in ways
+                ],
                 of_run,
                 over_time,
                 confidence,
@@ -121,6 +129,37 @@ def site_evidence(
             for name in ("score", "p", "gain", "interval", "best", "course")
         )
     )
+
+
+# Influences (model, block, …) of held-out events and of all events, with weights that
+# sum to 1: of the variance, their mean is taken.
+_Ways = Sequence[tuple[float, tuple[Array, Array]]]
+
+
+def _ways(
+    direct: Array,
+    moved: Array,
+    chosen: Mapping[int, Chosen],
+    folds: Sequence[NDArray[np.intp]],
+    columns: NDArray[np.intp],
+) -> _Ways:
+    """Influences, as if the candidates of one fold had been taken in all of them.
+
+    A score whose candidate changes between folds varies as much as that of one
+    candidate, since other events would have changed the choice as well. The influence
+    of an event falls apart between candidates, and would be too small.
+    """
+    if not chosen:
+        return [(1.0, (direct, moved))]
+    n_held = sum(map(len, folds))
+    ways = []
+    for fold, rows in enumerate(folds):
+        one, other = direct.copy(), moved.copy()
+        for number, candidates in chosen.items():
+            held_out, trained = candidates.throughout(fold, columns)
+            one[number], other[number] = held_out, held_out + trained
+        ways.append((len(rows) / n_held, (one, other)))
+    return ways
 
 
 def _scores(
@@ -161,7 +200,7 @@ def _resampled(
 def _site_evidence(
     r: Array,
     resampled: Array,
-    influences: tuple[Array, Array],
+    ways: _Ways,
     of_run: NDArray[np.intp],
     over_time: OverTime,
     confidence: float,
@@ -170,28 +209,39 @@ def _site_evidence(
     score = r.mean(axis=-1)
     z, drawn = _fisher(r), _fisher(resampled)
     slope = 1 / (1 - np.clip(r, -1 + 1e-6, 1 - 1e-6) ** 2)[:, None]
-    in_z = [one * slope for one in influences]
+    in_z = [(share, [one * slope for one in both]) for share, both in ways]
     p = [
         _one_sided_p(
             z[0] - z[other],
             drawn[0] - drawn[other],
             over_time,
-            [one[0] - one[other] for one in in_z],
+            [(share, [one[0] - one[other] for one in both]) for share, both in in_z],
             of_run,
         )
         for other in range(1, len(r))
     ]
-    p.append(_one_sided_p(z[0], drawn[0], over_time, [one[0] for one in in_z], of_run))
+    alone = [(share, [one[0] for one in both]) for share, both in in_z]
+    p.append(_one_sided_p(z[0], drawn[0], over_time, alone, of_run))
     means = resampled.mean(axis=-1)
     differences = score[:1] - score[1:]
-    by_block = [np.moveaxis(one.mean(axis=-1), 1, 0) for one in influences]
+    by_block = [
+        (share, [np.moveaxis(one.mean(axis=-1), 1, 0) for one in both])
+        for share, both in ways
+    ]
     # Resamples are nearly normal, whatever the number of blocks.
     upper = (1 + confidence) / 2
     wider = t.ppf(upper, _freedom(of_run)) / norm.ppf(upper)
     draws = _stretched(
         differences,
         means[:1] - means[1:],
-        _spread([one[:, :1] - one[:, 1:] for one in by_block], of_run) * wider,
+        _spread(
+            [
+                (share, [one[:, :1] - one[:, 1:] for one in both])
+                for share, both in by_block
+            ],
+            of_run,
+        )
+        * wider,
     )
     best = differences.argmin(axis=0) + 1
     gain = differences.min(axis=0)
@@ -212,29 +262,39 @@ def _stretched(observed: Array, drawn: Array, spread: Array) -> Array:
     return np.asarray(observed[:, None] + (spread / own)[:, None] * centred)
 
 
-def _spread(influences: Sequence[Array], of_run: NDArray[np.intp]) -> Array:
+# As `_Ways`, of one difference or several.
+_Parts = Sequence[tuple[float, Sequence[Array]]]
+
+
+def _spread(ways: _Parts, of_run: NDArray[np.intp]) -> Array:
     """Standard deviation of sums over blocks, halfway between two that err.
 
     Held-out events alone show all of what is linear in events, half of what depends on
     a held-out and a training event and nothing of pairs of training events; all events
     show twice what depends on pairs (docs/decisions/0008).
     """
-    direct, moved = (block_variance(one, of_run) for one in influences)
-    return np.maximum(np.sqrt((direct + moved) / 2), _SMALLEST_SPREAD)
+    variances = []
+    for share, both in ways:
+        direct, moved = (block_variance(one, of_run) for one in both)
+        variances.append(share * ((direct + moved) / 2))
+    return np.asarray(np.maximum(np.sqrt(sum(variances)), _SMALLEST_SPREAD))
 
 
 def _one_sided_p(
     difference: Array,
     drawn: Array,
     over_time: OverTime,
-    influences: Sequence[Array],
+    ways: _Parts,
     of_run: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """P of differences (site, time), given their resamples (draw, site, time)."""
     if over_time == "mean":
-        scale = _spread([one.mean(axis=-1) for one in influences], of_run)
+        averaged = [
+            (share, [one.mean(axis=-1) for one in both]) for share, both in ways
+        ]
+        scale = _spread(averaged, of_run)
         return np.asarray(t.sf(difference.mean(axis=-1) / scale, _freedom(of_run)))
-    scale = _spread(influences, of_run)
+    scale = _spread(ways, of_run)
     observed = difference / scale
     null = (drawn - drawn.mean(axis=0)) / np.maximum(
         drawn.std(axis=0, ddof=1), _SMALLEST_SPREAD

@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neuromm.encoding.banded_fit import fit_banded, gamma_candidates
+from neuromm.encoding.candidate_choice import CandidateChoice
 from neuromm.encoding.default_folds import inner_splits
 from neuromm.encoding.feature_scaling import training_scaler
 from neuromm.encoding.ridge_fit import fit_ridge
@@ -26,7 +27,7 @@ from neuromm.encoding.training_influence import (
     training_influence,
 )
 
-__all__ = ["SiteModels", "held_out_predictions"]
+__all__ = ["Chosen", "HeldOutModels", "SiteModels", "held_out_predictions"]
 
 Array = NDArray[np.floating]
 
@@ -66,6 +67,53 @@ class SiteModels:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Candidates of one space: which were taken, and how events move each of them.
+
+    Attributes
+    ----------
+    taken : integer array of shape (n_folds, n_targets)
+    direct, trained : arrays of shape (n_candidates, n_blocks, n_targets)
+        Influence of held-out and of training events on the mean of the folds'
+        correlations, were the candidate taken in every fold.
+    """
+
+    taken: NDArray[np.intp]
+    direct: Array
+    trained: Array
+
+    def throughout(
+        self, fold: int, columns: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Influence (n_blocks, n_columns) of what a fold took, taken in every fold."""
+        taken = self.taken[fold, columns]
+        direct, trained = (
+            part[taken, :, columns].T.astype(np.float64)
+            for part in (self.direct, self.trained)
+        )
+        return direct, trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutModels:
+    """Predictions of every sample by models that were trained without it.
+
+    Attributes
+    ----------
+    predictions : array of shape (n_models, n_samples, n_targets)
+        In the order of ``SiteModels.names``; nan for samples of no fold.
+    influence : array of shape (n_models, n_blocks, n_targets)
+        Of the training events of each block, on the mean of the folds' correlations.
+    chosen : dict of int to Chosen
+        By the number of the model, those that have several candidates.
+    """
+
+    predictions: Array
+    influence: Array
+    chosen: Mapping[int, Chosen]
+
+
 def held_out_predictions(
     models: SiteModels,
     responses: xr.DataArray,
@@ -77,20 +125,13 @@ def held_out_predictions(
     rng: np.random.Generator,
     tick: Callable[[], None],
     blocks: NDArray[np.intp],
-) -> tuple[Array, Array]:
+) -> HeldOutModels:
     """Predict every sample from models that were trained without it.
 
     Parameters
     ----------
     blocks : integer array of shape (n_samples,)
         Block of each event, from 0.
-
-    Returns
-    -------
-    predictions : array of shape (n_models, n_samples, n_targets)
-        In the order of ``models.names``; nan for samples of no fold.
-    influence : array of shape (n_models, n_blocks, n_targets)
-        Of the training events of each block, on the mean of the folds' correlations.
     """
     y = responses.to_numpy()
     names = models.names
@@ -99,18 +140,31 @@ def held_out_predictions(
     n_blocks = int(blocks.max()) + 1
     influence = np.zeros((len(names), n_blocks, y.shape[1]), dtype=y.dtype)
     n_held = sum(len(test) for _, test in folds)
-    for train, test in folds:
+    chosen = _nothing_chosen(models, len(folds), n_blocks, y)
+    for fold, (train, test) in enumerate(folds):
         inner = inner_splits(responses, train, inner_cv)
+        share = len(test) / n_held
         for number, name in enumerate(names):
-            if name in models.spaces:
-                candidates = list(models.spaces[name].values())
-                predictions[number, test], moved = _best_of(
-                    candidates, y, train, test, inner, alphas, memory_limit
-                )
-                influence[number] += block_sums(
-                    moved * (len(test) / n_held), blocks[train], n_blocks
-                )
-                tick()
+            if name not in models.spaces:
+                continue
+            choice = CandidateChoice.of(y.shape[1])
+            trained = np.zeros((n_blocks, y.shape[1]), dtype=y.dtype)
+            for place, x in enumerate(models.spaces[name].values()):
+                one = _fitted(x, y, train, test, inner, alphas, memory_limit)
+                moved = block_sums(share * one.moved, blocks[train], n_blocks)
+                better = choice.better(one.score)
+                predictions[number][np.ix_(test, better)] = one.prediction[:, better]
+                trained[:, better] = moved[:, better]
+                if number in chosen:
+                    _, _, direct = fold_correlation(y[test], one.prediction)
+                    chosen[number].direct[place] += block_sums(
+                        share * direct, blocks[test], n_blocks
+                    )
+                    chosen[number].trained[place] += moved
+            influence[number] += trained
+            if number in chosen:
+                chosen[number].taken[fold] = choice.taken
+            tick()
         x, spaces = _side_by_side(models, train, y.dtype)
         plain = fit_ridge(x[train], y[train], inner, alphas, memory_limit=memory_limit)
         predictions[-2, test] = plain.predict(x[test])
@@ -128,33 +182,51 @@ def held_out_predictions(
             moved * (len(test) / n_held), blocks[train], n_blocks
         )
         tick()
-    return predictions, influence
+    return HeldOutModels(predictions=predictions, influence=influence, chosen=chosen)
 
 
-def _best_of(
-    candidates: Sequence[Array],
+def _nothing_chosen(
+    models: SiteModels, n_folds: int, n_blocks: int, y: Array
+) -> dict[int, Chosen]:
+    chosen = {}
+    for number, name in enumerate(models.names):
+        n_candidates = len(models.spaces.get(name, ()))
+        if n_candidates > 1:
+            shape = (n_candidates, n_blocks, y.shape[1])
+            chosen[number] = Chosen(
+                taken=np.zeros((n_folds, y.shape[1]), dtype=np.intp),
+                direct=np.zeros(shape, dtype=y.dtype),
+                trained=np.zeros(shape, dtype=y.dtype),
+            )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Inner score, held-out predictions and influence of training events of a fold."""
+
+    score: Array
+    prediction: Array
+    moved: Array
+
+
+def _fitted(
+    x: Array,
     y: Array,
     train: NDArray[np.intp],
     test: NDArray[np.intp],
     inner: Sequence[Split],
     alphas: NDArray[np.float64],
     memory_limit: int | None,
-) -> tuple[Array, Array]:
-    """Held-out predictions of the candidate with the best inner score, per target."""
-    best = np.full(y.shape[1], -np.inf)
-    predictions = np.full((len(test), y.shape[1]), np.nan, dtype=y.dtype)
-    moved = np.zeros((len(train), y.shape[1]), dtype=y.dtype)
-    for x in candidates:
-        scale = training_scaler(x[train], y.dtype)
-        fit = fit_ridge(
-            scale(x[train]), y[train], inner, alphas, memory_limit=memory_limit
-        )
-        better = fit.cv_scores > best
-        best[better] = fit.cv_scores[better]
-        predictions[:, better] = fit.predict(scale(x[test]))[:, better]
-        here = _moved(scale(x), y, train, test, fit.predict, fit.best_alphas)
-        moved[:, better] = here[:, better]
-    return predictions, moved
+) -> _Fitted:
+    scale = training_scaler(x[train], y.dtype)
+    scaled = scale(x)
+    fit = fit_ridge(scaled[train], y[train], inner, alphas, memory_limit=memory_limit)
+    return _Fitted(
+        fit.cv_scores,
+        fit.predict(scaled[test]),
+        _moved(scaled, y, train, test, fit.predict, fit.best_alphas),
+    )
 
 
 def _moved(

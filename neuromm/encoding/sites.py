@@ -153,7 +153,9 @@ def integration_sites(
     a competitor with z = 0. s**2 is the mean of the variances, over blocks, of the
     influence of held-out events and of that of all events, training ones included
     (docs/decisions/0008). The interval of ``gain`` is the basic bootstrap interval of
-    the smallest difference, with resamples spread to s.
+    the smallest difference, with resamples spread to s. Where folds take different
+    candidates of a space, s**2 is the mean over folds of what it would be if the
+    candidate of the fold were taken in all of them.
     """
     check_spaces(features, unimodal, multimodal, controls)
     _check(n_resamples, q, confidence, over_time)
@@ -167,7 +169,7 @@ def integration_sites(
     valid = scored_targets(labelled.to_numpy())
     cleaned = labelled.copy(data=np.where(valid, labelled.to_numpy(), 0.0))
     held = _held_out(cleaned, valid, folds, block)
-    predictions, influence = held_out_predictions(
+    held_models = held_out_predictions(
         models,
         cleaned,
         folds,
@@ -180,15 +182,16 @@ def integration_sites(
     )
     evidence = site_evidence(
         held.responses,
-        _of_events(predictions, held.events),
+        _of_events(held_models.predictions, held.events),
         block_counts(held.runs, len(held.events), held.length, n_resamples, generator),
         layout.columns,
         over_time,
         confidence,
         folds=[np.searchsorted(held.events, test) for _, test in folds],
-        influence=influence,
+        influence=held_models.influence,
         blocks=held.labels[held.events],
         of_run=held.of_run,
+        chosen=held_models.chosen,
     )
     return _site_map(
         evidence,

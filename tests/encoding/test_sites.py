@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, t
 from sklearn.linear_model import Ridge
 
 from neuromm.core import UsageError
@@ -322,3 +322,46 @@ def test_a_linear_part_of_too_many_features_says_that_it_repeats_the_joint_space
     with pytest.warns(UserWarning, match="Project the unimodal spaces"):
         part = linear_part([x[0], x[1]], x[2])
     assert part.shape == (60, 20)
+
+
+def _spread_of(sites):
+    """Deviation of the difference from vision, from its p and the two scores."""
+    score = np.arctanh(sites.evidence["score"])
+    difference = score.sel(model="joint") - score.sel(model="vision")
+    p = sites.evidence["p_comparison"].sel(comparison="vision")
+    # 600 events in blocks of 10: 60 blocks in 3 runs.
+    return (difference / t.isf(p, 57)).to_numpy()
+
+
+def test_the_spread_of_a_choice_is_that_of_the_candidates_taken_in_every_fold():
+    rng = np.random.default_rng(0)
+    n_events, n_targets = 600, 150
+    groups = np.repeat([0, 1, 2], 200)
+    signal = rng.standard_normal((n_events, 10))
+    views = [signal + rng.standard_normal(signal.shape) for _ in range(5)]
+    weights = rng.standard_normal((10, n_targets)) / np.sqrt(10)
+    y = 0.3 * signal @ weights + 0.95 * rng.standard_normal((n_events, n_targets))
+    features = {"vision": views[0], "language": rng.standard_normal((n_events, 3))}
+    settings = {"groups": groups, "block": 10, "n_resamples": 100, "rng": 0}
+
+    def spread(joint):
+        return _spread_of(integration_sites(features | {"joint": joint}, y, **settings))
+
+    named = {f"network{number}": view for number, view in enumerate(views[1:])}
+    alone = np.array([spread(view) for view in named.values()])
+    nested = spread(named)
+    # Scores in the slope of Fisher's z differ between candidates by a few hundredths.
+    assert (nested < 1.03 * alone.max(axis=0)).all()
+    assert (nested > 0.97 * alone.min(axis=0)).all()
+    np.testing.assert_allclose(np.median(nested / alone.mean(axis=0)), 1, atol=0.02)
+    # A candidate that every fold takes is as if it were given alone.
+    poor = {**dict(list(named.items())[:1]), "noise": rng.standard_normal((600, 10))}
+    strong = 5 * signal @ weights + rng.standard_normal((n_events, n_targets))
+    joint, chosen = (
+        integration_sites(features | {"joint": one}, strong, **settings)
+        for one in (poor["network0"], poor)
+    )
+    for name in ("p_comparison", "score", "ci_low", "gain"):
+        np.testing.assert_allclose(
+            chosen.evidence[name], joint.evidence[name], rtol=1e-9, atol=1e-12
+        )
