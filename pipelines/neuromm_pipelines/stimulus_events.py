@@ -197,6 +197,10 @@ def _of_films(
         )
     files = sorted({path_key(file) for file in showing["stim_file"]})
     _check_folder(events, files)
+    root = events.folder.resolve()
+    for file in files:
+        if not (root / file).resolve().is_relative_to(root):
+            raise DataError(f"{file} leads out of {root}: stimuli lie below it")
     missing = [file for file in files if not (events.folder / file).exists()]
     if missing:
         raise InputMissingError(

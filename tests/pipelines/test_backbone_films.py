@@ -10,14 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from neuromm.features import (
-    load_backbone,
-    read_features,
-    write_features,
-)
+from neuromm.features import load_backbone, read_features, write_features
+from neuromm.simulate import make_bids_dataset
 
 T_R, N_VOLUMES, RUNS, START_S, LENGTH_S = 2.0, 70, (1, 2, 3), 7.0, 120.0
-N_FRAMES, FRAME_MS = 60, 2000
+N_FRAMES, FRAME_MS, EEG_FRAME_S = 60, 2000, 5
 DRIVEN, NOTHING = "0-0-0", "1-0-0"
 FLAGS = ("--n-permutations", "0", "--skip-bids-validation", "--no-joint")
 VISION = ("--backbone", "vision=image-statistics")
@@ -68,14 +65,14 @@ def data(made, tmp_path):
     return SimpleNamespace(root=tmp_path / "bids", mask=made.mask)
 
 
-def _write_film(path, rng):
+def _write_film(path, rng, frame_ms=FRAME_MS):
     frames = []
     for _ in range(N_FRAMES):
         level = rng.uniform(40, 215) + rng.normal(0, 10, (4, 4))
         pixels = np.kron(np.clip(level, 0, 255), np.ones((8, 8))).astype(np.uint8)
         frames.append(Image.fromarray(pixels))
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0
+        path, save_all=True, append_images=frames[1:], duration=frame_ms, loop=0
     )
 
 
@@ -214,6 +211,10 @@ def _no_codec(data):
     )
 
 
+def _outside(data):
+    _edit_events(data, lambda events: events.assign(stim_file="../film1.mp4"))
+
+
 def _damaged(data):
     path = data.root / "stimuli" / "film3.gif"
     path.write_bytes(path.read_bytes()[:3000])
@@ -226,6 +227,7 @@ def _damaged(data):
         (_no_film, 66, "lacks 1 of 3 stimuli: film2.gif"),
         (_no_codec, 66, 'pip install "neuromm[video]"'),
         (_damaged, 65, "film3.gif"),
+        (_outside, 65, "../film1.mp4 leads out of"),
     ],
 )
 def test_films_that_cannot_be_shown_are_told_before_anything_is_written(
@@ -244,3 +246,59 @@ def test_a_step_of_no_time_is_refused(neuromm, made, tmp_path):
     ran = neuromm(*_words(made, tmp_path / "out", *VISION, "--film-step", "0"))
     assert ran.code == 2
     assert "--film-step must be a time" in ran.err
+
+
+@pytest.fixture(scope="module")
+def electrodes(tmp_path_factory):
+    """EEG of two runs during which one film is shown; events lie within it."""
+    root = tmp_path_factory.mktemp("eeg") / "bids"
+    make_bids_dataset(root, n_subjects=1, modalities=("eeg",), n_runs=2, rng=0)
+    film = root / "stimuli" / "film.gif"
+    _write_film(film, np.random.default_rng(1), 1000 * EEG_FRAME_S)
+    runs = {}
+    for path in sorted(root.rglob("*_events.tsv")):
+        events = pd.read_csv(path, sep="\t").assign(stim_file="n/a")
+        start = events["onset"].min() - 0.5
+        runs[path.name.split("_run-")[1][0]] = (start, events["onset"].to_numpy())
+        showing = pd.DataFrame(
+            {"onset": [start], "duration": ["n/a"], "trial_type": ["film"],
+             "stim_file": ["film.gif"]}
+        )  # fmt: skip
+        pd.concat([showing, events]).to_csv(path, sep="\t", index=False, na_rep="n/a")
+    kind = str(events["trial_type"].iloc[0])
+    return SimpleNamespace(root=root, runs=runs, kind=kind)
+
+
+def test_an_event_of_eeg_holds_the_frame_on_the_screen_at_its_onset(
+    neuromm, electrodes, tmp_path
+):
+    out = tmp_path / "out"
+    ran = neuromm(
+        "encode", electrodes.root, out, "participant", *FLAGS, *VISION,
+        "--trial-type", electrodes.kind,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    (path,) = (out / ".neuromm" / "features").glob("vision-*.npz")
+    table = read_features(path)
+    assert table.attrs["stimuli"] == "frames of stimuli/ at each event"
+    frames = _on_screen(electrodes.root / "stimuli" / "film.gif")
+    for run, (start, onsets) in electrodes.runs.items():
+        own = table.select(run=run, subject="01")
+        order = np.argsort(own.keys["onset"])
+        np.testing.assert_allclose(own.keys["onset"].to_numpy()[order], onsets)
+        number = np.floor((onsets - start) / EEG_FRAME_S + 1e-6).astype(int)
+        np.testing.assert_allclose(own.values[order], frames[number], rtol=1e-5)
+
+
+def test_an_event_of_eeg_outside_of_the_film_is_told(neuromm, electrodes, tmp_path):
+    root = tmp_path / "bids"
+    shutil.copytree(electrodes.root, root)
+    for path in root.rglob("*_events.tsv"):
+        events = pd.read_csv(path, sep="\t", dtype=str)
+        events.loc[events["trial_type"] == "film", "duration"] = "3"
+        events.to_csv(path, sep="\t", index=False)
+    out = tmp_path / "out"
+    ran = neuromm("encode", root, out, "participant", *FLAGS, *VISION)
+    assert ran.code == 65, ran.err
+    assert "begin while no film is shown" in ran.err
+    assert not out.exists()
