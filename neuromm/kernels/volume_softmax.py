@@ -11,6 +11,7 @@ Cicchetti et al. (2025) Gramian multimodal representation learning and alignment
 ICLR, arXiv 2412.11959 (the volume; the rewriting is ours).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuromm.kernels import gpu_volume
-from neuromm.kernels.arrays import runs_kernels
+from neuromm.kernels.arrays import is_on_gpu, runs_kernels
 from neuromm.kernels.tiling import full_precision, panels, tiles
 
 __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalisers"]
@@ -29,6 +30,8 @@ __all__ = ["SQUARED_FLOOR", "matched_volumes", "pair_volumes", "volume_normalise
 SQUARED_FLOOR = 1e-6
 
 _LARGEST_EXPONENT = 60.0  # sums of 2**30 such terms, and one over them, are float32
+# A GPU is slowed by many small batches, not by what leaves its cache.
+_GPU_PANEL_BYTES = 2**28
 _TILE = 128, 512  # about eight are held at a time, in the cache of a core
 
 
@@ -123,15 +126,21 @@ class _Spans:
 
 
 def _spans(others: Tensor, scale: float = 1.0) -> _Spans:
-    n_others, n_samples, n_features = others.shape
+    n_others, n_samples, _ = others.shape
     axes = torch.empty_like(others, memory_format=torch.contiguous_format)
     triangle = others.new_empty((n_samples, n_others, n_others))
-    size = others.element_size()
-    for part in panels(n_samples, n_others * n_features, size):
+    for part in _panels(others):
         q, triangle[part] = torch.linalg.qr(others[:, part].permute(1, 2, 0))
         axes[:, part] = q.permute(2, 0, 1)
     root = triangle.diagonal(dim1=1, dim2=2).prod(dim=1).abs_().mul_(scale)
     return _Spans(axes.mul_(root[:, None]), triangle, root.square(), scale)
+
+
+def _panels(others: Tensor) -> Iterator[slice]:
+    """Samples whose bases are found together."""
+    n_others, n_samples, n_features = others.shape
+    n_bytes = _GPU_PANEL_BYTES if is_on_gpu(others) else None
+    return panels(n_samples, n_others * n_features, others.element_size(), n_bytes)
 
 
 def _residual(anchor: Tensor, spans: _Spans) -> Tensor:
@@ -362,8 +371,7 @@ def _grad_of_others(spans: _Spans, moments: Tensor, heights: Tensor) -> Tensor:
     tiny = torch.finfo(triangle.dtype).tiny
     root = spans.determinant.clamp_min(tiny).sqrt()
     flat = spans.determinant <= spans.floor
-    size = moments.element_size()
-    for part in panels(moments.shape[1], moments.shape[2] * len(moments), size):
+    for part in _panels(moments):
         q = (spans.axes[:, part] / root[part, None]).permute(1, 2, 0)
         h = moments[:, part].permute(1, 2, 0)
         upper = triangle[part]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neuromm._resources import shared_folder
-from neuromm.kernels import arrays, gpu_loader, gpu_volume
+from neuromm.kernels import arrays, gpu_loader, gpu_volume, volume_softmax
 from neuromm.kernels.volume_softmax import SQUARED_FLOOR, volume_normalisers
 from neuromm.losses.volume import gram_volume
 from tests.kernels import volume_cases as cases
@@ -24,7 +24,10 @@ def on_gpu(shim, monkeypatch):
     @contextlib.contextmanager
     def pretended():
         with monkeypatch.context() as patch:
-            patch.setattr(arrays, "is_on_gpu", lambda x: not isinstance(x, np.ndarray))
+            for module in (arrays, volume_softmax):
+                patch.setattr(
+                    module, "is_on_gpu", lambda x: not isinstance(x, np.ndarray)
+                )
             patch.setattr(gpu_loader, "has_cupy", lambda: True)
             patch.setattr(gpu_volume, "TILE", cases.TILE)
             yield shim
