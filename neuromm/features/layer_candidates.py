@@ -51,8 +51,8 @@ def layer_candidates(
     Parameters
     ----------
     backbone : Backbone
-        A network of `transformers`, or one tower of it, as `load_backbone` gives it
-        with ``layer=-1``.
+        A network of `transformers` or one tower of it, or efficientnet-lite0, as
+        `load_backbone` gives it with ``layer=-1``.
     layers : sequence of int, optional
         Hidden states: 0 is the embedding layer, -1 the last one. All if not given.
 
@@ -68,7 +68,8 @@ def layer_candidates(
     if not isinstance(backbone, StatefulBackbone):
         raise UsageError(
             f"{backbone.name} has no hidden states to choose among: expected a folder "
-            "of transformers or minilm (of a model with two towers, image: or text:)"
+            "of transformers (of a model with two towers, image: or text:), minilm or "
+            "efficientnet-lite0"
         )
     n_states = len(backbone.state_dims)
     asked = list(range(n_states) if layers is None else layers)

@@ -13,21 +13,30 @@ References
 Reimers & Gurevych (2019) Sentence-BERT. EMNLP.
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neuromm.core import DataError, InputMissingError, UsageError
 from neuromm.core.files import file_digest
 from neuromm.features.backbones import Choices
 from neuromm.features.image_pixels import ImagePreparation
+from neuromm.features.layer_hooks import LayerReading
 from neuromm.features.torch_backbone import ModuleBackbone
 
 __all__ = ["efficientnet_lite0", "minilm_folder"]
 
 _LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_LITE0_DIM = 1280
+# Hidden states: the stem, the output of each of 16 blocks, and the last map.
+_LITE0_LAYERS = ("_act0", *(f"_blocks.{block}" for block in range(16)), "_act1")
+_LITE0_DIMS = (
+    32, 16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320, 1280,
+)  # fmt: skip
 # The weights were ported from the TensorFlow release, whose inputs are (x - 127) / 128.
 _LITE0_PREPARATION = ImagePreparation(
     shortest_edge=256,
@@ -52,7 +61,7 @@ def minilm_folder() -> Path:
 
 def efficientnet_lite0(
     seed: int | None, *, choices: Choices, batch_size: int, device: str
-) -> ModuleBackbone:
+) -> "Lite0Backbone":
     """EfficientNet-Lite0: 1280 features of an image, averaged over its positions.
 
     Parameters
@@ -60,7 +69,7 @@ def efficientnet_lite0(
     seed : int or None
         Random weights of this seed instead of the trained ones.
     choices : Choices
-        A layer cannot be chosen here: see `layer_features`.
+        ``layer`` 0 is the stem, 1 to 16 a block, and 17 or -1 the last map.
     batch_size : int
     device : str
 
@@ -71,12 +80,19 @@ def efficientnet_lite0(
     DataError
         If its file is not that of release 0.1.0.
     UsageError
-        If a layer, a pooling or another modality is asked for.
+        If a layer that is not there, a pooling or another modality is asked for.
     """
-    if choices["layer"] is not None or choices["pooling"] not in (None, "mean"):
+    n_states = len(_LITE0_LAYERS)
+    layer = -1 if choices["layer"] is None else choices["layer"]
+    if not -n_states <= layer < n_states:
         raise UsageError(
-            "efficientnet-lite0 is embedded by the mean of its last map; for other "
-            "layers use layer_features, which names them"
+            f"efficientnet-lite0 has hidden states 0 to {n_states - 1} (0 is the stem, "
+            f"1 to {n_states - 2} are blocks), got {layer}"
+        )
+    if choices["pooling"] not in (None, "mean"):
+        raise UsageError(
+            "efficientnet-lite0 is embedded by the mean of a map: it has no token to "
+            f"take by pooling={choices['pooling']!r}"
         )
     if choices["max_tokens"] is not None:
         raise UsageError("efficientnet-lite0 takes images: max_tokens is of text alone")
@@ -91,18 +107,40 @@ def efficientnet_lite0(
     }
     if seed is not None:
         about["seed"] = seed
-    return ModuleBackbone(
+    last = layer in (-1, n_states - 1)
+    return Lite0Backbone(
         network.to(device),
         _LITE0_PREPARATION,
         name="efficientnet-lite0",
-        dim=_LITE0_DIM,
+        dim=_LITE0_DIMS[layer],
         modality="image",
-        layer=None,
+        layer=None if last else _LITE0_LAYERS[layer],
         pooling="mean",
         batch_size=batch_size,
         device=device,
         about=about,
     )
+
+
+class Lite0Backbone(ModuleBackbone):
+    """EfficientNet-Lite0; made by `load_backbone`.
+
+    Attributes
+    ----------
+    state_dims : tuple of int
+        Channels of each hidden state.
+    """
+
+    state_dims = _LITE0_DIMS
+
+    def hidden_states(
+        self, stimuli: Sequence[object], layers: Sequence[int]
+    ) -> list[NDArray[np.float32]]:
+        """Map n images to an array (n, channels) for each of these hidden states."""
+        names = [_LITE0_LAYERS[layer] for layer in layers]
+        reading = LayerReading(layers=tuple(names), pooling="mean")
+        found = self.layers(stimuli, reading)
+        return [found[name] for name in names]
 
 
 def _package(module: str, distribution: str) -> Path:

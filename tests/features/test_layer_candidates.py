@@ -55,6 +55,25 @@ def test_maps_of_different_widths_are_candidates_of_their_own_width(tmp_path):
     np.testing.assert_array_equal(several.embed([image])[:, 16:], vit.embed([image]))
 
 
+def test_blocks_of_a_convolutional_network_are_its_hidden_states():
+    several = layer_candidates(load_backbone("efficientnet-lite0", random=True))
+    assert several.dim == sum(several.inner.state_dims)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 80, 3), dtype=np.uint8)
+    values = several.embed(list(pixels))
+    starts = np.cumsum([0, *several.inner.state_dims])
+    for layer in (0, 1, 8, 16, 17):
+        alone = load_backbone("efficientnet-lite0", random=True, layer=layer)
+        own = slice(starts[layer], starts[layer + 1])
+        np.testing.assert_allclose(
+            values[:, own], alone.embed(list(pixels)), rtol=1e-5, atol=1e-6
+        )
+    assert load_backbone("efficientnet-lite0", random=True).attrs["layer"] == "output"
+    with pytest.raises(UsageError, match="hidden states 0 to 17"):
+        load_backbone("efficientnet-lite0", random=True, layer=18)
+    with pytest.raises(UsageError, match="no token"):
+        load_backbone("efficientnet-lite0", random=True, pooling="first")
+
+
 def test_candidates_survive_files_delays_and_runs(tmp_path, bert):
     several = layer_candidates(load_backbone(bert, layer=-1))
     rows = text_rows(TEXTS)
