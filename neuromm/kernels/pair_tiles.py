@@ -9,6 +9,9 @@ The shift is 0 while no logit can leave the range of the exponential, and leaves
 above otherwise. A row or column of which all terms underflow is found by its sum, and
 everything is then done again by running maxima, at two exponentials a logit.
 
+Where float32 rows lie on a GPU and CuPy is installed, kernels do this, see
+`neuromm.kernels.gpu_pair_tiles`.
+
 References
 ----------
 Cheng et al. (2024) Breaking the memory barrier: near infinite batch size scaling for
@@ -21,9 +24,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neuromm.kernels import gpu_pair_tiles
+from neuromm.kernels.arrays import runs_kernels
+from neuromm.kernels.gpu_pair_tiles import PairSums
 from neuromm.kernels.tiling import full_precision, tiles
 
-__all__ = ["matched_log_sums", "pair_log_sums", "plain_log_sums"]
+__all__ = [
+    "matched_log_sums",
+    "pair_log_sums",
+    "plain_log_sums",
+    "plain_pair_sums",
+    "takes_pair_kernels",
+]
 
 _KEPT_BYTES = 2**24  # one tile of this size is kept for the backward, not made again
 # Largest exponent that is let through, in nats. Sums of 2**30 such terms, and one over
@@ -62,8 +74,16 @@ def pair_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, T
             "left and right must both be float32 or float64, got "
             f"{left.dtype} and {right.dtype}: widen half precision first"
         )
+    if takes_pair_kernels(left):
+        by_row, by_column = gpu_pair_tiles.pair_sums(left, right, scale)
+        return by_row.log_sums, by_column.log_sums
     rows, columns, _ = _PairLogSums.apply(left, right, scale, False)
     return rows, columns
+
+
+def takes_pair_kernels(rows: Tensor) -> bool:
+    """Tell whether kernels on a GPU take rows; float64 is left to the plain version."""
+    return rows.dtype == torch.float32 and runs_kernels(rows)
 
 
 def matched_log_sums(
@@ -78,6 +98,9 @@ def matched_log_sums(
         Row i of left times row i of right, without the scale. Gradients are added to
         those of the sums in place, which saves two sets of rows.
     """
+    if takes_pair_kernels(left):
+        by_row, by_column = gpu_pair_tiles.pair_sums(left, right, scale, "place")
+        return by_row.log_sums, by_column.log_sums, by_row.positives
     rows, columns, matches = _PairLogSums.apply(left, right, scale, True)
     return rows, columns, matches
 
@@ -86,6 +109,38 @@ def plain_log_sums(left: Tensor, right: Tensor, scale: Tensor) -> tuple[Tensor, 
     """Definition of `pair_log_sums`: in float64, with the whole matrix."""
     logits = scale.double() * (left.double() @ right.double().T)
     return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
+
+
+def plain_pair_sums(
+    left: Tensor,
+    right: Tensor,
+    scale: Tensor,
+    same: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> tuple[PairSums, PairSums]:
+    """Definition of `gpu_pair_tiles.pair_sums`: in float64, with whole matrices.
+
+    Parameters
+    ----------
+    left, right, scale : tensors
+    same, counted : tensors of bool of shape (n_left, n_right), optional
+        Pairs that are positives, none by default, and pairs that are there, by default
+        all.
+
+    Returns
+    -------
+    rows, columns : PairSums
+    """
+    cosines = left.double() @ right.double().T
+    counted = torch.ones_like(cosines).bool() if counted is None else counted
+    same = torch.zeros_like(counted) if same is None else same & counted
+    logits = (scale.double() * cosines).masked_fill(~counted, -torch.inf)
+    positives = cosines.masked_fill(~same, 0)
+    rows, columns = (
+        PairSums(logits.logsumexp(axis), positives.sum(axis), same.sum(axis))
+        for axis in (1, 0)
+    )
+    return rows, columns
 
 
 class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
@@ -98,9 +153,8 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
             matches = torch.linalg.vecdot(left, right) if matched else left.new_empty(0)
             shift = _shift(left, right, factor)
             rows, columns, kept = _fixed_shift_sums(left, right, factor, shift)
-            floor = torch.finfo(left.dtype).tiny / torch.finfo(left.dtype).eps
-            lowest = min(float(rows.min()) / len(right), float(columns.min()))
-            ctx.safe = not lowest > floor * len(left)
+            # Nothing underflows without a shift. With one, the host reads the sums.
+            ctx.safe = bool(shift) and _underflows(rows, columns)
             ctx.shift = shift
             if ctx.safe:
                 kept = None
@@ -145,6 +199,13 @@ class _PairLogSums(torch.autograd.Function):  # type: ignore[misc]
             grad_left.addcmul_(right, grad_matches[:, None])
             grad_right.addcmul_(left, grad_matches[:, None])
         return grad_left, grad_right, grad_scale, None
+
+
+def _underflows(rows: Tensor, columns: Tensor) -> bool:
+    """Tell whether a sum is so small that its terms, or one over it, are not normal."""
+    floor = torch.finfo(rows.dtype).tiny / torch.finfo(rows.dtype).eps
+    lowest = min(float(rows.min()) / len(columns), float(columns.min()))
+    return not lowest > floor * len(rows)
 
 
 def _shift(left: Tensor, right: Tensor, factor: Tensor) -> float:

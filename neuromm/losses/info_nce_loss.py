@@ -9,6 +9,7 @@ Khosla et al. (2020) Supervised contrastive learning. NeurIPS (several positives
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from neuromm.kernels.pair_tiles import matched_log_sums, pair_log_sums
@@ -21,6 +22,7 @@ from neuromm.losses.gathering import (
     share_of_mean,
 )
 from neuromm.losses.positive_pairs import Pairs, positive_cosines
+from neuromm.losses.resident_pairs import mean_loss, resident_sums, stay_resident
 from neuromm.losses.row_checks import inverse_temperature, no_loss
 from neuromm.losses.temperature import Temperature
 
@@ -88,6 +90,10 @@ def info_nce(
         ids = own_ids(a, ranks_of(gather)) if labels is None else labels
         pairs = Pairs.of(a, b, ids, mask)
         return _gathered(pairs, temperature, direction, ranks_of(gather))
+    if stay_resident(a, b):
+        scale, by_a, by_b = resident_sums(a, b, temperature, labels, mask)
+        sides = {"a_to_b": (by_a,), "b_to_a": (by_b,)}.get(direction, (by_a, by_b))
+        return torch.stack([mean_loss(side, scale) for side in sides]).mean()
     pairs = Pairs.of(a, b, labels, mask)
     scale = inverse_temperature(temperature, pairs.a)
     if not len(pairs.a) or not len(pairs.b):

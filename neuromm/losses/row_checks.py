@@ -44,10 +44,18 @@ def check_batch(
         finite or is zero: it has no direction, so no cosine.
     """
     first_name, first = named[0]
-    for index, (name, rows) in enumerate(named):
+    for name, rows in named:
         _check_kind(name, rows)
         _check_match(first_name, first, name, rows)
-        _check_values(name, rows, None if masks is None else masks[index], directions)
+    held = [None] * len(named) if masks is None else masks
+    wrong = [
+        _wrong_rows(rows, counted, directions)
+        for (_, rows), counted in zip(named, held, strict=True)
+    ]
+    # All in one number, as the host waits for each that it reads from a GPU.
+    if bool(torch.stack([(bad | zero).any() for bad, zero in wrong]).any()):
+        for (name, _), (bad, zero) in zip(named, wrong, strict=True):
+            _refuse_rows(name, bad, zero)
 
 
 def checked_mask(mask: Tensor, name: str, rows: Tensor, n_columns: int = 1) -> Tensor:
@@ -114,7 +122,12 @@ def inverse_temperature(temperature: float | Tensor, like: Tensor) -> Tensor:
         If the temperature is not one positive finite number.
     """
     value = torch.as_tensor(temperature, dtype=like.dtype, device=like.device)
-    if value.numel() != 1 or not bool((value > 0) & value.isfinite()):
+    if isinstance(temperature, Tensor):
+        good = value.numel() == 1 and bool((value > 0) & value.isfinite())
+    else:  # a number that the host has: nothing is read from a GPU
+        limits = torch.finfo(like.dtype)
+        good = value.numel() == 1 and limits.tiny <= float(temperature) <= limits.max
+    if not good:
         raise ValueError(
             f"temperature must be one positive finite number, got {temperature}"
         )
@@ -156,20 +169,25 @@ def _check_match(first_name: str, first: Tensor, name: str, rows: Tensor) -> Non
         )
 
 
-def _check_values(
-    name: str, rows: Tensor, counted: Tensor | None, directions: bool
-) -> None:
+def _wrong_rows(
+    rows: Tensor, counted: Tensor | None, directions: bool
+) -> tuple[Tensor, Tensor]:
+    """Which rows that count are not finite, and which have no direction."""
     largest = _largest(rows)
-    bad, zero = ~largest.isfinite(), largest == 0
+    bad, zero = ~largest.isfinite(), (largest == 0) & directions
     if counted is not None:
         bad, zero = bad & counted, zero & counted
+    return bad, zero
+
+
+def _refuse_rows(name: str, bad: Tensor, zero: Tensor) -> None:
     if bad.any():
         raise ValueError(
-            f"{name} has nan or infinite values in {int(bad.sum())} of {len(rows)} "
+            f"{name} has nan or infinite values in {int(bad.sum())} of {len(bad)} "
             f"rows, the first in row {int(bad.nonzero()[0])}. Was the learning rate "
             "too high, or half precision too narrow?"
         )
-    if directions and zero.any():
+    if zero.any():
         raise ValueError(
             f"{name} has {int(zero.sum())} rows of zeros, the first at "
             f"{int(zero.nonzero()[0])}: a zero vector has no direction. Leave the "

@@ -13,6 +13,7 @@ from tests.kernels import (
     column_cases,
     cuda_shim,
     mixture_cases,
+    pair_cases,
     siglip_cases,
     soft_target_cases,
     volume_cases,
@@ -70,6 +71,8 @@ RIGHT = {
     "col_stats": col_stats_is_right,
     "siglip": siglip_cases.is_right,
     "soft_target": soft_target_cases.is_right,
+    "pair_stats": pair_cases.stats_are_right,
+    "small_pairs": pair_cases.small_sums_are_right,
     "volume": volume_cases.kernels_are_right,
     "assign": assign_cases.kernels_are_right,
 }
