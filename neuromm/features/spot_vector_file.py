@@ -22,6 +22,7 @@ __all__ = [
     "StoredVectors",
     "check_vectors",
     "opened",
+    "read_attrs",
     "read_vectors",
     "row_keys",
     "write_arrays",
@@ -29,6 +30,7 @@ __all__ = [
 
 _NAMES = ("barcodes", "barcode", "names")
 _VALUES = ("embeddings", "features")
+_ATTRS = ("encoder", "is_stand_in", "written")
 _SHAPES = {2: "(n_spots, n_features)", 3: "(n_spots, n, n_features)"}
 
 
@@ -125,11 +127,11 @@ def read_vectors(path: Path, *, n_dims: tuple[int, ...]) -> StoredVectors:
         if name is None:
             there = ", ".join(file) or "nothing"
             raise DataError(f"holds no embeddings, but {there}", path)
-        values = np.asarray(file[name][()])
+        values = _numbers(file, name, path)
         if values.ndim not in n_dims:
             wanted = " or ".join(_SHAPES[n] for n in n_dims)
             raise DataError(f"{name} must be {wanted}, got {values.shape}", path)
-        mask = np.asarray(file["mask_tb"][()]) if "mask_tb" in file else None
+        mask = _numbers(file, "mask_tb", path) if "mask_tb" in file else None
         if 2 in n_dims and mask is not None:
             raise DataError(
                 "holds the tiles around spots (mask_tb), not the spots: give the "
@@ -138,7 +140,7 @@ def read_vectors(path: Path, *, n_dims: tuple[int, ...]) -> StoredVectors:
             )
         check_vectors(values, name, path)
         names, coords = row_keys(file, len(values), path)
-        attrs = dict(file.attrs)
+        attrs = read_attrs(file, path)
     return StoredVectors(path, values, mask, names, coords, attrs)
 
 
@@ -161,7 +163,7 @@ def row_keys(
             names = np.asarray(file[key].asstr()[()], dtype=str).reshape(-1)
             break
     if "coords" in file:
-        coords = np.asarray(file["coords"][()], dtype=np.float64)
+        coords = _numbers(file, "coords", path).astype(np.float64)
     for what, held, shape in (
         ("names", None if names is None else names.shape, (n_rows,)),
         ("coords", None if coords is None else coords.shape, (n_rows, 2)),
@@ -171,6 +173,45 @@ def row_keys(
     if coords is not None and not np.isfinite(coords).all():
         raise DataError("coords must be finite", path)
     return names, coords
+
+
+def read_attrs(file: Any, path: Path) -> dict[str, Any]:
+    """Read what an open file says of its vectors.
+
+    Raises
+    ------
+    DataError
+        If one is neither a text nor a number, or is many.
+    """
+    import h5py
+
+    found: dict[str, Any] = {}
+    for name in _ATTRS:
+        if name not in file.attrs:
+            continue
+        kind = file.attrs.get_id(name).dtype
+        # Other kinds are damage, and reading them can end the process.
+        if h5py.check_string_dtype(kind) is None and kind.kind not in "biufS":
+            raise DataError(f"its attribute {name} is no text and no number", path)
+        held = np.asarray(file.attrs[name])
+        if held.size != 1:
+            raise DataError(f"its attribute {name} must be one value", path)
+        value = held.item()
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        found[name] = value
+    return found
+
+
+def _numbers(file: Any, name: str, path: Path) -> NDArray[Any]:
+    import h5py
+
+    held = file[name]
+    # Damage can turn numbers into other kinds, whose reading can end the process.
+    if not isinstance(held, h5py.Dataset) or held.dtype.kind not in "biuf":
+        found = getattr(held, "dtype", "a group")
+        raise DataError(f"{name} must be an array of numbers, got {found}", path)
+    return np.asarray(held[()])
 
 
 def check_vectors(values: NDArray[Any], what: str, path: Path | None = None) -> None:

@@ -31,6 +31,7 @@ from neuromm.features.spot_places import array_places
 from neuromm.features.spot_vector_file import (
     check_vectors,
     opened,
+    read_attrs,
     read_vectors,
     write_arrays,
 )
@@ -94,8 +95,6 @@ def stored_spot_features(
         file, others = path, {}
     own = read_vectors(file, n_dims=(2,) if others else (2, 3))
     stated = own.attrs.get("encoder")
-    if isinstance(stated, bytes):
-        stated = stated.decode("utf-8", "replace")
     if stated is not None and not others and encoder not in (None, str(stated)):
         raise UsageError(f"{file} says that its encoder is {stated}, not {encoder}")
     name = str(stated) if stated is not None else encoder or file.resolve().parent.name
@@ -311,14 +310,17 @@ def _file_name(name: str, what: str) -> str:
 def _is_stand_in(attrs: Mapping[str, Any], encoder: str) -> bool:
     from neuromm.features.built_in_backbones import STAND_INS
 
-    return bool(attrs.get("is_stand_in", encoder in STAND_INS))
+    stated = attrs.get("is_stand_in", encoder in STAND_INS)
+    if isinstance(stated, str):
+        return stated.strip().lower() not in ("", "0", "false", "no")
+    return bool(stated)
 
 
 def _check_replaced(path: Path, features: SpotFeatures) -> None:
     if not path.is_file():
         return
     with opened(path) as file:
-        was = _is_stand_in(dict(file.attrs), features.encoder)
+        was = _is_stand_in(read_attrs(file, path), features.encoder)
     if was != features.is_stand_in:
         kinds = "a trained network", "a random twin or stand-in"
         raise UsageError(

@@ -204,6 +204,10 @@ def test_one_file_says_its_encoder_or_is_told(adata, tmp_path):
     assert stored_spot_features(adata, silent, section="A1").encoder == "vit"
     told = stored_spot_features(adata, silent, section="A1", encoder="uni")
     assert told.encoder == "uni"
+    denying = write(
+        tmp_path / "text" / "A1.h5", attrs={"is_stand_in": "False"}, **arrays
+    )
+    assert not stored_spot_features(adata, denying, section="A1").is_stand_in
     speaking = write(
         tmp_path / "twin" / "A1.h5",
         attrs={"encoder": "uni", "is_stand_in": True},
@@ -213,6 +217,21 @@ def test_one_file_says_its_encoder_or_is_told(adata, tmp_path):
     assert (found.encoder, found.is_stand_in) == ("uni", True)
     with pytest.raises(UsageError, match="its encoder is uni, not conch"):
         stored_spot_features(adata, speaking, section="A1", encoder="conch")
+
+
+def test_an_attribute_that_damage_made_a_list_is_refused(adata, tmp_path):
+    """Reading it would end the process."""
+    everyone = np.arange(20)
+    path = write(
+        tmp_path / "A1.h5", embeddings=vectors_of(everyone), barcode=names_of(everyone)
+    )
+    with h5py.File(path, "r+") as file:
+        lists = h5py.vlen_dtype(np.dtype("u1"))
+        values = np.empty(1, dtype=object)
+        values[0] = np.array([1, 2], dtype="u1")
+        file.attrs.create("encoder", values, dtype=lists)
+    with pytest.raises(DataError, match="attribute encoder is no text and no number"):
+        stored_spot_features(adata, path, section="A1")
 
 
 def test_tokens_alone_give_their_mean_as_the_vector(adata, shuffled, tmp_path):
@@ -332,6 +351,10 @@ def test_values_that_are_no_finite_floats_are_refused(adata, features, tmp_path)
     refused("must hold floats, got int", embeddings=np.ones((20, 3), dtype=int))
     refused(r"must be \(n_spots, n_features\) or .*got \(20,\)",
             embeddings=np.ones(20))  # fmt: skip
+    refused(
+        "embeddings must be an array of numbers, got object",
+        embeddings=names_of(everyone),
+    )
     refused(r"embeddings is empty", embeddings=np.ones((20, 0)))
     refused("holds no embeddings, but barcode, tiles", tiles=nan)
     refused(
