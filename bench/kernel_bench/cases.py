@@ -1,5 +1,10 @@
 """All cases of the bench, family by family."""
 
-from kernel_bench import contrastive_cases, encoding_cases, group_cases
+from kernel_bench import contrastive_cases, encoding_cases, group_cases, pair_cases
 
-CASES = (*encoding_cases.CASES, *contrastive_cases.CASES, *group_cases.CASES)
+CASES = (
+    *encoding_cases.CASES,
+    *contrastive_cases.CASES,
+    *pair_cases.CASES,
+    *group_cases.CASES,
+)
