@@ -56,9 +56,11 @@ def print_plan(
             each = " each"
             print(f"  cut     {config.chunks} chunks of at most {n_fitted} targets")
         if config.sites is not None:
-            print(f"  sites   {sites_line(config)}")
+            print(f"  sites   {sites_line(config, _layers(tables))}")
         needed = _inputs(config, n_samples, n_features, n_targets, n_fitted)
-        needed += site_memory(config, n_samples, n_fitted, _n_candidates(tables))
+        needed += site_memory(
+            config, n_samples, n_fitted, sum(_layers(tables).values())
+        )
         print(
             f"  needs   {(needed + estimate.peak_memory) / 2**20:.1f} MB and about "
             f"{_total_seconds(estimate.seconds, tables, config):.1f} s{each}"
@@ -86,7 +88,7 @@ def check_memory(
     available = psutil.virtual_memory().available
     allowed = min(memory_limit(config) or available, available)
     needed = inputs + estimate.peak_memory
-    needed += site_memory(config, n_samples, n_fitted, _n_candidates(tables))
+    needed += site_memory(config, n_samples, n_fitted, sum(_layers(tables).values()))
     if needed > allowed:
         work = f"a chunk of {n_fitted} of " if config.chunked else ""
         raise ResourceLimitError(
@@ -120,9 +122,10 @@ def _largest_chunk(config: "EncodeConfig", unit: EncodingUnit, n_targets: int) -
     return -(-(n_targets // n_bins) // config.chunks) * n_bins
 
 
-def _n_candidates(tables: "Sequence[FeatureTable]") -> int:
-    """Layers of all spaces that have several."""
-    return sum(len(str(table.attrs.get("candidates", "")).split()) for table in tables)
+def _layers(tables: "Sequence[FeatureTable]") -> dict[str, int]:
+    """Numbers of layers of the spaces that choose among several."""
+    told = {table.name: str(table.attrs.get("candidates", "")) for table in tables}
+    return {name: len(text.split()) for name, text in told.items() if text}
 
 
 def _inputs(
@@ -158,4 +161,4 @@ def _total_seconds(
 ) -> float:
     concatenated = config.model.joint and "joint" not in config.features
     n_models = len(tables) + (concatenated and len(tables) > 1)
-    return seconds * (n_models + n_site_models(config))
+    return seconds * (n_models + n_site_models(config, _layers(tables)))

@@ -1,5 +1,6 @@
 """Sites of multimodal integration of one unit of ``neuromm encode``."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,8 +155,15 @@ def fit_sites(
     )
 
 
-def sites_line(config: "EncodeConfig") -> str:
-    """What ``--dry-run`` says of the map of sites; empty without ``--sites``."""
+def sites_line(config: "EncodeConfig", layers: Mapping[str, int] | None = None) -> str:
+    """What ``--dry-run`` says of the map of sites; empty without ``--sites``.
+
+    Parameters
+    ----------
+    config : EncodeConfig
+    layers : mapping of str to int, optional
+        Feature space to the number of layers that it chooses among, where several.
+    """
     settings = config.sites
     if settings is None:
         return ""
@@ -163,8 +171,8 @@ def sites_line(config: "EncodeConfig") -> str:
     if settings.protocol == PROTOCOL:
         return (
             f"{settings.multimodal} against {against} and their concatenation, as "
-            f"published ({PROTOCOL}): {n_site_models(config)} fits, all anew in each "
-            f"of {settings.n_resamples} resamples"
+            f"published ({PROTOCOL}): {n_site_models(config, layers)} fits, all anew "
+            f"in each of {settings.n_resamples} resamples"
         )
     return (
         f"{settings.multimodal} against {against} and two linear combinations, "
@@ -172,17 +180,22 @@ def sites_line(config: "EncodeConfig") -> str:
     )
 
 
-def n_site_models(config: "EncodeConfig") -> int:
+def n_site_models(
+    config: "EncodeConfig", layers: Mapping[str, int] | None = None
+) -> int:
     """Models that are fitted for sites; 0 without ``--sites``.
 
-    Under the published protocol each is fitted once more in every resample.
+    Under the published protocol each is fitted once more in every resample. Each of
+    several ``layers`` of a space (name to number) is a model, where these are given.
     """
-    if config.sites is None:
+    settings = config.sites
+    if settings is None:
         return 0
-    if config.sites.protocol == PROTOCOL:
-        n_models = len(unimodal_spaces(config)) + len(config.sites.controls) + 2
-        return n_models * (1 + config.sites.n_resamples)
-    return len(unimodal_spaces(config)) + len(config.sites.controls) + 3
+    names = (*unimodal_spaces(config), *settings.controls, settings.multimodal)
+    n_models = sum((layers or {}).get(name, 1) for name in names)
+    if settings.protocol == PROTOCOL:
+        return (n_models + 1) * (1 + settings.n_resamples)
+    return n_models + 2
 
 
 def site_memory(

@@ -186,3 +186,23 @@ def test_layers_that_cannot_be_chosen_are_told_before_anything_is_written(
     assert ran.code == 2, ran.err
     assert told in ran.err
     assert not out.exists()
+
+
+def test_a_plan_counts_a_fit_for_each_layer():
+    from neuromm_pipelines.encode_sites import n_site_models
+
+    def counted(protocol, layers):
+        sites = SimpleNamespace(
+            protocol=protocol, unimodal=("vision", "language"), controls=(),
+            multimodal="joint", n_resamples=100,
+        )  # fmt: skip
+        config = SimpleNamespace(
+            sites=sites, features=dict.fromkeys(("vision", "language", "joint"))
+        )
+        return n_site_models(config, layers)
+
+    # Two unimodal spaces, the joint one, concatenation and banded ridge.
+    assert counted("default", {}) == 5
+    assert counted("default", {"vision": 3, "other": 9}) == 7
+    # No banded ridge; all once more in each of 100 resamples.
+    assert counted("subramaniam2024", {"vision": 3}) == 6 * 101
