@@ -299,12 +299,19 @@ def _inner_folds(features: Sequence[SpotFeatures], labels: NDArray[Any]) -> list
     if len(np.unique(labels)) > 1:
         return list(RunKFold().split(labels, groups=labels))
     start = np.cumsum([0, *(own.n_spots for own in features)])
-    folds = tissue_folds(
-        [own.grid for own in features],
-        ["one"] * len(features),
-        kind="blocks",
-        grid_kind=[_array_kind(own) for own in features],
-    )
+    try:
+        folds = tissue_folds(
+            [own.grid for own in features],
+            ["one"] * len(features),
+            kind="blocks",
+            grid_kind=[_array_kind(own) for own in features],
+        )
+    except UsageError as error:
+        raise UsageError(
+            "all training spots are of one group, and sections of "
+            f"{[own.n_spots for own in features]} spots are too small to choose a "
+            f"penalty on blocks of them: give several groups, or more spots ({error})"
+        ) from error
     return [
         (
             np.concatenate([start[one] + rows for one, rows in fold.train.items()]),

@@ -161,6 +161,12 @@ def test_one_patient_alone_is_judged_on_blocks_of_its_tissue(kind):
     assert size([np.full(len(grid), "one")]) == size(["one"])
 
 
+def test_one_patient_with_too_few_spots_to_choose_a_penalty_is_told():
+    tiny = section(np.random.default_rng(13), side=2)
+    with pytest.raises(UsageError, match=r"one group, .*\[4\] spots are too small"):
+        expression_probe([tiny], [tiny.overview], ["P1"], [tiny])
+
+
 def test_a_gene_that_does_not_vary_gives_its_mean_and_leaves_others_alone():
     rng = np.random.default_rng(6)
     sections = [section(rng, name=name) for name in "AB"]
