@@ -32,6 +32,8 @@ __all__ = ["Config", "run"]
 
 logger = logging.getLogger(__name__)
 
+_TRAINED = "trained on"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -147,7 +149,7 @@ class _Work:
             made,
             section=section.name,
             patient=section.patient,
-            fold="trained on" if was_trained else "new patient",
+            fold=_TRAINED if was_trained else "new patient",
             highly=dict.fromkeys(models, highly) if highly.any() else None,
         )
         self.rows.extend(rows)
@@ -234,7 +236,10 @@ def _report(config: Config, work: _Work) -> None:
     from neuromm.report import write_expression_summary
 
     rows = pd.DataFrame(work.rows, columns=list(COLUMNS))
-    means = patient_means(rows)
+    is_new = rows["fold"] != _TRAINED
+    # Patients that were trained on never enter a mean with others.
+    scored = rows[is_new] if is_new.any() else rows
+    means = patient_means(scored)
     genes = gene_table(
         [names for names, _ in work.genes], [values for _, values in work.genes]
     )
@@ -249,8 +254,9 @@ def _report(config: Config, work: _Work) -> None:
         {
             "Description": "Means over patients, with 95 % intervals by resampling "
             "patients (percentiles; too narrow for few patients)",
-            "n_sections": int(n_sections),
-            "n_patients": int(n_patients),
+            "patients": "new" if is_new.any() else "trained on",
+            "n_sections": int(scored["section"].nunique()),
+            "n_patients": int(scored["patient"].nunique()),
             "smoothed_truth": config.smooth_truth,
             "highly_chosen_on": told["highly_chosen_on"],
             "means": [
@@ -263,4 +269,9 @@ def _report(config: Config, work: _Work) -> None:
         },
     )
     print(f"neuromm express: {n_sections} section(s) of {n_patients} patient(s)")
-    print_means(means)
+    if is_new.any():
+        print("new patients:")
+        print_means(means)
+    if not is_new.all():
+        print("patients that were trained on, which says nothing about new ones:")
+        print_means(patient_means(rows[~is_new]))

@@ -182,6 +182,9 @@ def test_only_new_patients_count_unless_asked(predicted, slides, neuromm):
     both = neuromm("express", "evaluate", slides[0], predicted, "--include-trained",
                    "--section-label", "P01", "P04")  # fmt: skip
     assert "2 section(s) of 2 patient(s)" in both.out
+    assert "says nothing about new ones" in both.out
+    means = pd.read_csv(predicted / "means.tsv", sep="\t")
+    assert set(means["n_patients"]) == {1}  # of the new one alone
     scores = pd.read_csv(predicted / "scores.tsv", sep="\t")
     assert set(scores.loc[scores["section"] == "P01", "fold"]) == {"trained on"}
     smooth = neuromm("express", "evaluate", slides[0], predicted, "--smooth-truth")
