@@ -8,17 +8,20 @@ torch = pytest.importorskip("torch")
 from neuromm.kernels import arrays, gpu_loader, gpu_pair_tiles, pair_tiles  # noqa: E402
 from neuromm.kernels.pair_tiles import plain_pair_sums  # noqa: E402
 from neuromm.losses import InfoNCE, anchored_contrastive, info_nce  # noqa: E402
+from tests.kernels import cuda_shim  # noqa: E402
 from tests.kernels import pair_cases as cases  # noqa: E402
 
 HALF = [torch.bfloat16, torch.float16]
 
 
 @pytest.fixture
-def on_gpu(shim, monkeypatch):
-    """Tensors of the CPU pass for such of a GPU."""
+def on_gpu(cuda_builds, monkeypatch):
+    """Tensors of the CPU pass for such of a GPU; each order is in test_pairs_cuda."""
     monkeypatch.setattr(arrays, "is_on_gpu", lambda x: not isinstance(x, np.ndarray))
     monkeypatch.setattr(gpu_loader, "has_cupy", lambda: True)
-    return shim
+    return cuda_shim.patched(
+        cuda_shim.Shim(cuda_builds, schedule="random", seed=7), monkeypatch
+    )
 
 
 @pytest.fixture(params=["kept", "tiles"])
@@ -232,6 +235,9 @@ def test_bad_rows_are_named_before_any_launch(on_gpu, value):
     assert on_gpu.launches
 
 
+READS = ("__bool__", "__float__", "__int__", "item", "tolist", "nonzero")
+
+
 def test_the_host_reads_no_number_between_launches(on_gpu, way, monkeypatch):
     case = cases.case(75, 71, 100.0, "opposite", "place", masked=True)
     left, right, scale = tensors(case)
@@ -240,10 +246,29 @@ def test_the_host_reads_no_number_between_launches(on_gpu, way, monkeypatch):
     def refuse(self, *_):
         raise AssertionError("a GPU would be waited for")
 
-    for name in ("__bool__", "__float__", "__int__", "item", "tolist", "nonzero"):
+    for name in READS:
         monkeypatch.setattr(torch.Tensor, name, refuse)
     rows, columns = gpu_pair_tiles.pair_sums(
         left, right, scale, "place", present=present
     )
     there = [torch.where(one.counts > 0, one.log_sums, 0) for one in (rows, columns)]
     (there[0].sum() + there[1].sum() + rows.positives.sum()).backward()
+
+
+@pytest.mark.parametrize("n_labels", [None, 20])
+def test_info_nce_reads_one_flag_before_the_first_launch(on_gpu, monkeypatch, n_labels):
+    a, b = rows_of(40)
+    labels = None if n_labels is None else torch.arange(40) % n_labels
+    mask = torch.rand((40, 2), generator=torch.Generator().manual_seed(1)) > 0.2
+    reads = []
+    for name in READS:
+        read = getattr(torch.Tensor, name)
+
+        def noted(self, *args, name=name, read=read):
+            reads.append((name, len(on_gpu.launches)))
+            return read(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    info_nce(a, b, 0.07, labels, mask).backward()
+    assert reads == [("__bool__", 0)]
+    assert len(on_gpu.launches) == 2
