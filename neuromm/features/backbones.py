@@ -176,8 +176,9 @@ def load_backbone(
         Tower of a model with two, such as CLIP; "joint" if not given: the embeddings
         of image and text side by side.
     layer : int, optional
-        Hidden state to embed with: 0 is the embedding layer, -1 the last one, which is
-        taken if not given (for a model with two towers, its projection).
+        Hidden state to embed with: 0 is the embedding layer, -1 the last one. If not
+        given, the output of the model: of images that after its last norm, of a model
+        with two towers its projection.
     pooling : {"mean", "first", "last"}, optional
         Over tokens; the model's own if not given.
     max_tokens : int, optional

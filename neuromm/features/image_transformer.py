@@ -19,6 +19,8 @@ class ImageTransformer:
     """A vision model of `transformers`; made by `load_backbone`.
 
     Its own pooling is the class token where it has one, else the mean over the patches.
+    Without a layer it embeds with the output of the model, after its last norm, as
+    published vectors are; hidden states lie before that norm.
 
     Attributes
     ----------
@@ -47,12 +49,12 @@ class ImageTransformer:
         self.module = model
         self.name = name
         self._preparation = preparation
-        self._layer = -1 if layer is None else layer
+        self._layer = layer
         self._batch_size = batch_size
         self._device = device
         self._kind, self._seed = kind, seed
         self.state_dims = self._state_widths()
-        self.dim = self.state_dims[self._layer]
+        self.dim = self.state_dims[-1 if layer is None else layer]
         has_class = any("cls_token" in key for key, _ in model.named_parameters())
         has_class |= any(
             "class_embedding" in key for key, _ in model.named_parameters()
@@ -66,7 +68,7 @@ class ImageTransformer:
             "model": self.name,
             "kind": self._kind,
             **({} if self._seed is None else {"seed": self._seed}),
-            "layer": f"hidden state {self._layer}",
+            "layer": "output" if self._layer is None else f"hidden state {self._layer}",
             "pooling": self._pooling,
             "preprocessing": self._preparation.description,
             "weights_sha256": weights_sha256(self.module),
@@ -86,7 +88,7 @@ class ImageTransformer:
         """Map n images to an array (n, dim) for each of these hidden states."""
         parts: list[list[NDArray[np.float32]]] = [[] for _ in layers]
         for batch in self._batches(stimuli):
-            states = self._hidden(self._pixels(batch))
+            states = self._output(self._pixels(batch)).hidden_states
             for part, layer in zip(parts, layers, strict=True):
                 part.append(pooled_output(states[layer], self._pooling))
         return [np.concatenate(part) for part in parts]
@@ -130,24 +132,26 @@ class ImageTransformer:
         return torch.from_numpy(self._preparation(stimuli)).to(self._device)
 
     def _states(self, stimuli: Sequence[object]) -> Any:
-        return self._hidden(self._pixels(stimuli))[self._layer]
+        output = self._output(self._pixels(stimuli))
+        if self._layer is None:
+            return output.last_hidden_state
+        return output.hidden_states[self._layer]
 
-    def _hidden(self, pixels: Any) -> Any:
+    def _output(self, pixels: Any) -> Any:
         import torch
 
         with torch.inference_mode():
-            return self.module(
-                pixel_values=pixels, output_hidden_states=True
-            ).hidden_states
+            return self.module(pixel_values=pixels, output_hidden_states=True)
 
     def _state_widths(self) -> tuple[int, ...]:
         """Channels of each hidden state, found with one grey image."""
         from PIL import Image
 
-        states = self._hidden(self._pixels([Image.new("RGB", (64, 64), "grey")]))
+        grey = self._pixels([Image.new("RGB", (64, 64), "grey")])
+        states = self._output(grey).hidden_states
         if not states:
             raise UsageError(f"{self.name} shows no hidden states")
-        if not -len(states) <= self._layer < len(states):
+        if self._layer is not None and not (-len(states) <= self._layer < len(states)):
             raise UsageError(
                 f"{self.name} has hidden states 0 to {len(states) - 1} (0 is the "
                 f"embedding layer), got {self._layer}"

@@ -129,9 +129,14 @@ def test_images_are_embedded_as_transformers_prepares_and_embeds_them(vit):
     model = transformers.AutoModel.from_pretrained(vit).eval()
     pixels = ViTImageProcessorPil.from_pretrained(vit)(images, return_tensors="pt")
     with torch.no_grad():
-        states = model(**pixels, output_hidden_states=True).hidden_states
+        output = model(**pixels, output_hidden_states=True)
+    states = output.hidden_states
+    # After the last norm, as published vectors of patch encoders are.
     first = load_backbone(vit, batch_size=2).embed(images)
-    np.testing.assert_allclose(first, states[-1][:, 0], **ROUNDING)
+    np.testing.assert_allclose(first, output.last_hidden_state[:, 0], **ROUNDING)
+    before = load_backbone(vit, layer=-1).embed(images)
+    np.testing.assert_allclose(before, states[-1][:, 0], **ROUNDING)
+    assert np.abs(first - before).max() > 0.1
     middle = load_backbone(vit, layer=1, pooling="mean").embed(images)
     np.testing.assert_allclose(middle, states[1].mean(dim=1), **ROUNDING)
     tokens = load_backbone(vit).tokens(images)
