@@ -2,9 +2,9 @@
 
 Run: python bench/express.py [JOB ...] [--json FILE] [--write-docs]
 
-A job is planted:SEED, shuffled:SEED, step, section or her2st; planted and shuffled
-without a number stand for five seeds, and no job for ``--write-docs`` alone. Each job
-adds its results to the JSON file.
+A job is planted:SEED, shuffled:SEED, step, section, her2st or published; planted and
+shuffled without a number stand for five seeds, and no job for ``--write-docs`` alone.
+Each job adds its results to the JSON file.
 
 planted   target, + neighbour, + global, + contrastive losses, and ridge regressions of
           the patch vectors, without and with the tiles around, on the same sections;
@@ -20,7 +20,7 @@ import json
 import time
 
 import torch
-from express_bench import cost, her2st, planted, tables
+from express_bench import cost, her2st, planted, published, tables
 from job_bench.jobs import ROOT, expanded_jobs, job_parser, keep_result
 
 DOCS_PAGE = ROOT / "docs" / "gene_dml.md"
@@ -31,6 +31,7 @@ JOBS = {
     "step": None,
     "section": None,
     "her2st": None,
+    "published": None,
 }
 
 
@@ -39,6 +40,7 @@ def build_parser():
     parser.add_argument(
         "--backbones", nargs="+", default=["image-statistics", "colorstats"]
     )
+    parser.add_argument("--model-dirs", nargs="+", default=[])
     return parser
 
 
@@ -67,6 +69,8 @@ def run(name, seed, args):
         return planted.shuffled(seed, args.epochs)
     if name == "her2st":
         return her2st.run(args.data, backbones=args.backbones, n_epochs=args.epochs)
+    if name == "published":
+        return published.run(args.model_dirs)
     return cost.step() if name == "step" else cost.section()
 
 

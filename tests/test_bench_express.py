@@ -56,6 +56,27 @@ def test_probes_stand_beside_the_network_on_the_same_features_and_folds():
         assert f"| colorstats (a stand-in) | {row} |" in text
 
 
+def test_cells_of_the_paper_are_empty_until_somebody_has_run_them(tmp_path):
+    from express_bench import published
+
+    empty = published.table({})
+    assert empty.count("|  |  |  |  |") == 6
+    assert "restricted" in empty
+    settings = {"encoder": "uni", "is_stand_in": False, "genes": ["A", "B"]}
+    (tmp_path / "express.json").write_text(json.dumps(settings))
+    lines = ["model\tmeasure\tmean"]
+    for model in published.MODELS:
+        lines += [f"{model}\t{name}\t0.25" for name in published.MEASURES]
+    (tmp_path / "means.tsv").write_text("\n".join(lines))
+    found = published.run([f"skinst={tmp_path}"])["data_sets"]
+    text = published.table(found)
+    assert text.count("| uni | ") == 2
+    assert text.count("0.250 | 0.250 | 0.250 | 0.250") == 2
+    assert text.count("|  |  |  |  |") == 4
+    with pytest.raises(SystemExit, match="--model-dirs takes NAME=FOLDER"):
+        published.run(["somewhere"])
+
+
 def test_jobs_are_named_and_results_of_others_stay(tmp_path, monkeypatch):
     import express
 

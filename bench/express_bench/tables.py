@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from . import published
+
 FIRST, LAST = "<!-- tables made by", "<!-- end of the tables -->"
 NAMES = {
     "ridge": "ridge regression of the patch",
@@ -53,6 +55,7 @@ def made(results):
         ]
     if "her2st" in jobs:
         parts += [section_a1(jobs["her2st"])]
+    parts += [published.table(jobs.get("published", {}).get("data_sets", {}))]
     return "\n".join(parts)
 
 
