@@ -116,23 +116,22 @@ def run(config: Config) -> int:
         source = in_stains(source, sections)
     encoder = Encoder.of(source, cache=config.cache, device=cuda)
     tissues = training_tissues(config, sections, encoder)
-    with locked(config.model_dir, "fit"):
-        work = _Work(config, encoder, cuda, input_stamps(sections))
-        folds = _folds(config, tissues)
-        chosen = range(len(folds)) if config.fold is None else [config.fold]
-        results = [work.fold(number, folds[number], tissues) for number in chosen]
-        if config.fold is not None:
-            # A job array: the job that comes last joins what the others have scored.
-            lacking = [n for n in range(len(folds)) if not work.has(n, folds[n])]
-            if lacking:
-                print(
-                    f"neuromm express fit: fold {config.fold} is done, "
-                    f"{len(lacking)} of {len(folds)} are still to be computed"
-                )
-                return 0
-            results = [work.fold(n, fold, tissues) for n, fold in enumerate(folds)]
-        genes = _genes(results)
-        final = work.final(tissues, genes)
+    work = _Work(config, encoder, cuda, input_stamps(sections))
+    folds = _folds(config, tissues)
+    if config.fold is not None:
+        # A job array: the job that comes last joins what the others have scored.
+        work.fold(config.fold, folds[config.fold], tissues)
+        work = replace(work, config=replace(config, overwrite=False))
+        lacking = [n for n, fold in enumerate(folds) if not work.has(n, fold)]
+        if lacking:
+            print(
+                f"neuromm express fit: fold {config.fold} is done, {len(lacking)} of "
+                f"{len(folds)} are still to be computed"
+            )
+            return 0
+    results = [work.fold(number, fold, tissues) for number, fold in enumerate(folds)]
+    genes = _genes(results)
+    final = work.final(tissues, genes)
     if results:
         _report(config, final, results, genes)
     print(f"neuromm express fit: wrote {config.model_dir}")
@@ -221,22 +220,25 @@ class _Work:
     def fold(self, number: int, fold: Any, tissues: Sequence[Tissue]) -> dict[str, Any]:
         """Scores of a fold: rows, genes and their correlations."""
         state, path = self._state(number, fold)
+        folder = self.config.model_dir / "work" / f"fold-{number:03d}"
         if self.config.overwrite:
             state.forget()
-        if not state.is_done():
-            folder = self.config.model_dir / "work" / f"fold-{number:03d}"
-            print(f"neuromm express fit: {fold.name}", flush=True)
-            result = trained(
-                self.config,
-                [tissues[one].part(rows) for one, rows in fold.train.items()],
-                self.encoder,
-                device=self.device,
-                folder=folder,
-                label=fold.name,
-            )
-            write_json(path, _scored(result, fold, tissues))
-            state.finish([path])
             shutil.rmtree(folder, ignore_errors=True)
+        if not state.is_done():
+            # Folds run side by side, and no fold twice.
+            with locked(self.config.model_dir, f"fold-{number:03d}"):
+                print(f"neuromm express fit: {fold.name}", flush=True)
+                result = trained(
+                    self.config,
+                    [tissues[one].part(rows) for one, rows in fold.train.items()],
+                    self.encoder,
+                    device=self.device,
+                    folder=folder,
+                    label=fold.name,
+                )
+                write_json(path, _scored(result, fold, tissues))
+                state.finish([path])
+                shutil.rmtree(folder, ignore_errors=True)
         return read_json(path)
 
     def has(self, number: int, fold: Any) -> bool:
@@ -252,14 +254,21 @@ class _Work:
         sections to come.
         """
         folder, work = self.config.model_dir, self.config.model_dir / "work"
+        # Two jobs of an array may both see that all folds are scored.
+        with locked(folder, "final", wait=True):
+            return self._final(tissues, genes, folder, work / "final")
+
+    def _final(
+        self, tissues: Sequence[Tissue], genes: pd.DataFrame, folder: Path, work: Path
+    ) -> TrainedExpression:
         if self.config.overwrite:
-            shutil.rmtree(work / "final", ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
         result = trained(
             self.config,
             tissues,
             self.encoder,
             device=self.device,
-            folder=work / "final",
+            folder=work,
             label="all sections",
         )
         result.model.save_pretrained(folder)

@@ -14,6 +14,7 @@ from neuromm.core.files import read_json
 from neuromm.features import write_spot_features
 from neuromm.simulate import make_tissue_sections, make_tissue_slides
 from neuromm_pipelines.cli import main
+from neuromm_pipelines.units import locked
 
 FIT = (
     "--genes", "40", "--epochs", "20", "--nthreads", "1", "--tiles", "3",
@@ -230,9 +231,13 @@ def test_folds_of_a_job_array_end_with_the_bytes_of_one_run(
     folder = tmp_path / "model"
     names = ("--section-label", "P01", "P02", "P03")
     same = ("express", "fit", slides[0], folder, *FIT, *names, "--cache", cache)
-    for fold in (2, 0, 1):
-        ran = neuromm(*same, "--fold", fold)
-        assert ran.code == 0, ran.err
+    with locked(folder, "fold-001"):  # another job is at it
+        for fold in (2, 0):
+            ran = neuromm(*same, "--fold", fold)
+            assert ran.code == 0, ran.err
+        refused = neuromm(*same, "--fold", "1")
+        assert refused.code == 75, refused.err
+    ran = neuromm(*same, "--fold", "1")
     assert "wrote" in ran.out
     for name in ("folds.tsv", "model.safetensors", "ridge.safetensors"):
         assert (folder / name).read_bytes() == (model / name).read_bytes()
