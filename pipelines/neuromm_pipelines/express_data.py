@@ -25,6 +25,7 @@ __all__ = [
     "read_tissue",
     "sections_of",
     "stains_of",
+    "vector_files",
     "vectors_source",
 ]
 
@@ -235,6 +236,16 @@ def vectors_source(features: str, encoder: str | None) -> FeatureSource:
     if not place.exists():
         raise InputMissingError(f"--features {place}: no such file or folder")
     return FeatureSource(kind="stored", place=str(place), encoder=encoder or "")
+
+
+def vector_files(section: TissueSection, source: FeatureSource) -> list[Path]:
+    """Files of vectors of a section that ``--features`` names, for its provenance."""
+    place = Path(source.place)
+    if source.kind != "stored" or section.features is not None:
+        return []
+    if place.is_file():
+        return [place]
+    return sorted(place.rglob(f"{section.name}.h5"))
 
 
 def read_spots(section: TissueSection, *, grid_um: float | None = None) -> Any:

@@ -21,7 +21,7 @@ from neuromm_pipelines.express_data import (
     chosen_source,
     sections_of,
 )
-from neuromm_pipelines.express_reading import in_stains, input_stamps, training_tissues
+from neuromm_pipelines.express_reading import file_stamps, in_stains, training_tissues
 from neuromm_pipelines.express_scores import (
     COLUMNS,
     N_HIGHLY,
@@ -116,7 +116,7 @@ def run(config: Config) -> int:
         source = in_stains(source, sections)
     encoder = Encoder.of(source, cache=config.cache, device=cuda)
     tissues = training_tissues(config, sections, encoder)
-    work = _Work(config, encoder, cuda, input_stamps(sections))
+    work = _Work(config, encoder, cuda, file_stamps(sections, source))
     folds = _folds(config, tissues)
     if config.fold is not None:
         # A job array: the job that comes last joins what the others have scored.

@@ -21,6 +21,7 @@ from neuromm_pipelines.express_data import (
     read_spots,
     read_tissue,
     sections_of,
+    vector_files,
     vectors_source,
 )
 from neuromm_pipelines.express_settings import (
@@ -205,7 +206,8 @@ class _Worker:
 
     def __call__(self, section: TissueSection) -> Status:
         settings = self.trained.settings
-        inputs = {str(path): file_digest(path) for path in section.files}
+        files = [*section.files, *vector_files(section, self.encoder.source)]
+        inputs = {str(path): file_digest(path) for path in files}
         told = {
             "weights": self.weights,
             "grid_um": self.config.grid_um,
@@ -216,7 +218,9 @@ class _Worker:
         state = UnitState(self.config.output_dir, section.name, told, inputs)
         if self.config.overwrite:
             state.forget()
-        if state.is_done():
+        page = self.config.output_dir / f"{section.name}_report.html"
+        # Evaluation writes the page again, with scores.
+        if state.is_done() and page.is_file():
             return "skipped"
         spots = read_spots(section, grid_um=self.config.grid_um)
         tissue = read_tissue(section, spots, self.encoder)
@@ -230,8 +234,8 @@ class _Worker:
         )
         made = _predicted(tissue, self.trained, provenance)
         path = write_h5ad(self.config.output_dir / f"{section.name}.h5ad", made)
-        page = _written_page(self.config.output_dir, tissue, made, settings.model)
-        state.finish([path, page])
+        _write_page(self.config.output_dir, tissue, made, settings.model)
+        state.finish([path])
         return "done"
 
 
@@ -304,13 +308,13 @@ def _warnings(tissue: Tissue, settings: ExpressSettings) -> list[str]:
     return found
 
 
-def _written_page(output_dir: Path, tissue: Tissue, made: Any, model: str) -> Path:
+def _write_page(output_dir: Path, tissue: Tissue, made: Any, model: str) -> None:
     from neuromm.models.gene_dml import CARD as GENE_DML
     from neuromm.models.triplex import CARD as TRIPLEX
     from neuromm.report import write_expression_page
 
     picture, scale = thumbnail_of(tissue.section, tissue.adata)
-    page: Path = write_expression_page(
+    write_expression_page(
         output_dir,
         tissue.section.name,
         made,
@@ -319,4 +323,3 @@ def _written_page(output_dir: Path, tissue: Tissue, made: Any, model: str) -> Pa
         card=GENE_DML if model == "GeneDML" else TRIPLEX,
         warnings=list(made.uns["neuromm"]["express"]["findings"]),
     )
-    return page

@@ -16,13 +16,14 @@ from neuromm_pipelines.express_data import (
     read_spots,
     read_tissue,
     stains_of,
+    vector_files,
 )
 from neuromm_pipelines.express_settings import FeatureSource
 
 if TYPE_CHECKING:
     from neuromm_pipelines.express_fit import Config
 
-__all__ = ["in_stains", "input_stamps", "training_tissues"]
+__all__ = ["file_stamps", "in_stains", "training_tissues"]
 
 
 def training_tissues(
@@ -111,10 +112,10 @@ def _check_memory(found: Sequence[Tissue], n_spots: int) -> None:
         )
 
 
-def input_stamps(sections: Sequence[Any]) -> dict[str, str]:
+def file_stamps(sections: Sequence[Any], source: FeatureSource) -> dict[str, str]:
     """Size and time of change of each file: what a finished fold was made of."""
     return {
         str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}"
         for section in sections
-        for path in section.files
+        for path in [*section.files, *vector_files(section, source)]
     }

@@ -171,7 +171,7 @@ def test_counts_of_the_section_change_no_prediction(
     assert (ours.layers["observed"] != theirs.layers["observed"]).any()
 
 
-def test_only_new_patients_count_unless_asked(predicted, slides, neuromm):
+def test_only_new_patients_count_unless_asked(predicted, model, slides, cache, neuromm):
     ran = neuromm("express", "evaluate", slides[0], predicted)
     assert ran.code == 0, ran.err
     assert "1 section(s) of 1 patient(s)" in ran.out
@@ -190,6 +190,9 @@ def test_only_new_patients_count_unless_asked(predicted, slides, neuromm):
     assert set(scores.loc[scores["section"] == "P01", "fold"]) == {"trained on"}
     smooth = neuromm("express", "evaluate", slides[0], predicted, "--smooth-truth")
     assert smooth.code == 0
+    again = neuromm("express", "predict", slides[0], predicted, "--model", model,
+                    "--cache", cache, "--section-label", "P04")  # fmt: skip
+    assert "1 skipped" in again.out  # scores in its page make no section unfinished
     page = (predicted / "P04_report.html").read_text()
     assert "mean over a spot and its neighbours" in page
 
