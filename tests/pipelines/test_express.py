@@ -246,6 +246,7 @@ def test_folds_of_a_job_array_end_with_the_bytes_of_one_run(
         assert (folder / name).read_bytes() == (model / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_slides_of_another_scanner_are_brought_to_the_stains_of_the_first(
     slides, neuromm, tmp_path
 ):
@@ -363,7 +364,9 @@ def planted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("model", ["GeneDML", "TRIPLEX"])
+@pytest.mark.parametrize(
+    "model", [pytest.param("GeneDML", marks=pytest.mark.slow), "TRIPLEX"]
+)
 def test_vectors_from_elsewhere_are_read_with_the_tiles_around_their_spots(
     planted, neuromm, tmp_path, model
 ):

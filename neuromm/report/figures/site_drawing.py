@@ -9,6 +9,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Drawing:
     Attributes
     ----------
     figure : matplotlib.figure.Figure
-        Made without pyplot; ``figure.axes`` may be changed before it is saved.
+        Made without pyplot; ``figure.axes`` may be changed before it is first saved.
     table : DataFrame
         The numbers that are drawn.
     alt : str
@@ -95,9 +96,9 @@ class Drawing:
         """The figure as reports embed it."""
         return Picture(self.png, self.alt, self.caption)
 
-    @property
+    @cached_property
     def png(self) -> bytes:
-        """Bitmap, the same bytes for the same numbers."""
+        """Bitmap, the same bytes for the same numbers; drawn once."""
         with style():
             return png(self.figure)
 
@@ -107,6 +108,8 @@ class Drawing:
         import matplotlib as mpl
 
         buffer = io.BytesIO()
+        if "png" in self.__dict__:  # axes lie where they were laid for it
+            self.figure.set_layout_engine("none")
         with style(), mpl.rc_context(_SVG):
             metadata = {"Date": None, "Creator": None, "Description": self.alt}
             self.figure.savefig(buffer, format="svg", dpi=200, metadata=metadata)
