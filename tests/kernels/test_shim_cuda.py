@@ -239,11 +239,13 @@ def threads(cuda_builds, monkeypatch, tmp_path):
     return shim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_thread_sanitizer_finds_no_race(threads, name):
     assert RIGHT[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [("path_sums", 1), ("block_perm", 2)])
 def test_thread_sanitizer_finds_a_missing_barrier(threads, name, number, tmp_path):
     threads.source = cuda_shim.without_barrier(SOURCES[name], number, tmp_path)

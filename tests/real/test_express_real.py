@@ -87,6 +87,7 @@ def test_a_slide_without_spots_gets_a_map_over_its_tissue(
     assert made.obsm["spatial"][:, 0].max() < 2220
 
 
+@pytest.mark.slow
 def test_an_h5ad_is_predicted_as_the_count_table_that_it_was_made_of(
     model, histology, cache, neuromm, tmp_path
 ):
