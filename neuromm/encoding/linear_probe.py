@@ -185,9 +185,10 @@ def expression_probe(
     "hest" standardises the patch vector, keeps at most 256 principal components, and
     has the fixed penalty alpha = 100 / (n_components * n_genes) of
     ``|y - X w|^2 + alpha |w|^2``
-    (``alpha = 100 / (X_train.shape[1] * y_train.shape[1])`` in trainer.py; X_train are the components). There is **no intercept** and targets are taken as
-    given: as components have a mean of 0, predictions lack the mean of each gene unless
-    targets are centred. Correlations do not depend on it, errors do. Where the
+    (``alpha = 100 / (X_train.shape[1] * y_train.shape[1])`` in trainer.py; X_train are
+    the components). There is **no intercept** and targets are taken as given: as
+    components have a mean of 0, predictions lack the mean of each gene unless targets
+    are centred. Correlations do not depend on it, errors do. Where the
     authors iterate (lsqr), we solve in closed form. ``groups`` are not used.
     """
     probe = fit_expression_probe(features, expression, groups, protocol=protocol)
