@@ -369,6 +369,7 @@ def _plain(value: Any) -> Any:
 def _genes(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Correlation of each gene over the sections left out, best first."""
     honest = [result for result in results if not _is_random(result["fold"])]
+    honest = honest or list(results)  # random folds alone were asked for
     return gene_table(
         [result["genes"] for result in honest for _ in result["correlations"]],
         [
@@ -392,7 +393,8 @@ def _report(
     rows = pd.DataFrame(
         [row for result in results for row in result["rows"]], columns=list(COLUMNS)
     )
-    honest = rows[~rows["fold"].str.startswith("random")]
+    is_random = rows["fold"].map(_is_random)
+    honest = rows if is_random.all() else rows[~is_random]
     write_table(config.model_dir / "folds.tsv", rows)
     write_table(config.model_dir / "genes.tsv", genes)
     means = patient_means(honest)
@@ -413,8 +415,8 @@ def _report(
         },
     )
     _print(means, settings, config)
-    if config.also_random:
-        leak = patient_means(rows[rows["fold"].str.startswith("random")])
+    if is_random.any() and not is_random.all():
+        leak = patient_means(rows[is_random])
         print("random spots, whose neighbours were trained on (a leak):")
         print_means(leak)
 

@@ -127,6 +127,21 @@ def test_a_new_patient_is_predicted_and_the_file_says_how(predicted, slides):
     assert any("trained on a patient of this name" in text for text in warned)
 
 
+def test_random_spots_alone_are_scored_as_the_leak_that_they_are(
+    slides, cache, neuromm, tmp_path
+):
+    ran = neuromm("express", "fit", slides[0], tmp_path / "m", *FIT, "--cache", cache,
+                  "--epochs", "1", "--section-label", "P01", "--folds", "random",
+                  "--n-folds", "2")  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert ran.out.count("a leak") == 1
+    assert set(pd.read_csv(tmp_path / "m" / "means.tsv", sep="\t")["model"]) == {
+        "GeneDML",
+        "ridge",
+    }
+    assert "a leak" in (tmp_path / "m" / "report.html").read_text()
+
+
 def test_finished_sections_are_skipped_and_one_bad_one_stops_no_other(
     model, slides, cache, neuromm, tmp_path
 ):
