@@ -172,6 +172,12 @@ def scaled(features: SpotFeatures, settings: ExpressSettings) -> SpotFeatures:
             f"{features.n_features} numbers, the model was trained on "
             f"{len(settings.feature_mean)} of {settings.encoder}"
         )
+    if features.target.shape[2] != features.n_features:
+        raise UsageError(
+            f"{features.section}: tokens of {features.encoder} have "
+            f"{features.target.shape[2]} numbers, its vectors {features.n_features}, "
+            "and the model reads both alike: leave out --patch-tokens"
+        )
     parts = {
         name: (
             (getattr(features, name) - settings.feature_mean) / settings.feature_sd

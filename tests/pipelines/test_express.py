@@ -310,6 +310,11 @@ def test_features_that_would_not_fit_into_memory_are_not_computed(
         (("--genes", "400"), 2, "40 genes were measured in all 4 sections"),
         (("--gene-list", "GENE01", "TP53"), 2, "not measured in every section: TP53"),
         ((*FIT, "--fold", "9"), 2, "--fold takes 0 to 3"),
+        (
+            (*FIT, "--patch-tokens", "--section-label", "P01"),
+            2,
+            "leave out --patch-tokens",
+        ),
         (("--folds", "none", "--fold", "1"), 2, "there are none"),
         (("--features", "nowhere"), 66, "no such file or folder"),
         (("--genes", "40", "--features", "obsm:uni"), 2, "obsm"),
