@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuromm.core import DataError, UsageError
+from neuromm.core import DataError, OutputError, UsageError
 from neuromm.core.files import atomic_path, file_digest, remove_leftovers
 from neuromm.core.provenance import Provenance, package_versions
 from neuromm.io.tissue_sections import TissueSection
@@ -101,7 +101,13 @@ def run(config: Config) -> int:
     model.model.to(cuda or "cpu")
     sections = sections_of(config)
     encoder = _encoder(config, model.settings, cuda)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {config.output_dir}: {error.strerror}. Choose a folder "
+            "that you may write to"
+        ) from error
     remove_leftovers(config.output_dir)
     worker = _Worker(
         config, model, encoder, str(cuda or "cpu"), weights_digest(config.model)

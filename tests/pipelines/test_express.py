@@ -348,6 +348,10 @@ def test_a_model_is_not_read_with_other_features(model, slides, neuromm, tmp_pat
                   "--backbone", "colorstats")  # fmt: skip
     assert ran.code == 2
     assert "not those that the model was trained with" in ran.err
+    (tmp_path / "file").write_text("no folder")
+    ran = neuromm("express", "predict", slides[0], tmp_path / "file" / "out", "--model",
+                  model)  # fmt: skip
+    assert ran.code == 73, ran.err
     damaged = tmp_path / "model"
     shutil.copytree(model, damaged)
     text = (damaged / "express.json").read_text().replace('"GENE', '"NOGENE', 1)
